@@ -1,0 +1,147 @@
+"""Transforms from labels to perturbed pseudo masks."""
+
+from typing import Dict
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.structures import PixelData
+from mmseg.datasets.transforms import PackSegInputs
+from mmseg.registry import TRANSFORMS
+
+from mmseg_semflow.flow import PseudoMaskCodec, perturb
+
+
+@TRANSFORMS.register_module()
+class GeneratePseudoMask(BaseTransform):
+    """Colour the labels as a pseudo mask (SemFlow, Eq. 7).
+
+    Place it after every transform that resizes, crops or flips: labels are
+    resized with nearest, so that no border blends into the colour of a third
+    class.
+
+    Required keys: ``gt_seg_map``, (H, W), uint8 or int64. Added keys:
+    ``gt_pseudo_mask``, (H, W, 3), RGB levels, uint8, and ``codec``.
+
+    Args:
+        codec (dict): Arguments of :class:`PseudoMaskCodec`, the same as the
+            model's.
+    """
+
+    def __init__(self, codec: dict) -> None:
+        self.codec = PseudoMaskCodec(**codec)
+        table = np.zeros((256, 1, 3), np.uint8)
+        table[:self.codec.num_classes, 0] = self.codec.levels
+        table[self.codec.ignore_index] = self.codec.void_color
+        self._table = table
+        self._known = np.zeros(256, bool)
+        self._known[:self.codec.num_classes] = True
+        self._known[self.codec.ignore_index] = True
+
+    def transform(self, results: Dict) -> Dict:
+        """Add the pseudo mask.
+
+        Args:
+            results (dict): With ``gt_seg_map``.
+
+        Returns:
+            dict: With ``gt_pseudo_mask`` and ``codec`` added.
+
+        Raises:
+            ValueError: If a label is neither a class nor void.
+        """
+        label_map = results['gt_seg_map']
+        labels = self._labels(label_map)
+        if not self._known[labels].all():
+            wrong = labels[~self._known[labels]].tolist()
+            raise ValueError(
+                f'{results.get("seg_map_path", "gt_seg_map")} has the labels '
+                f'{wrong}: labels must be below num_classes='
+                f'{self.codec.num_classes} or {self.codec.ignore_index} (void)')
+        label_map = np.ascontiguousarray(label_map, np.uint8)
+        results['gt_pseudo_mask'] = cv2.LUT(
+            cv2.merge([label_map] * 3), self._table)
+        results['codec'] = self.codec.spec
+        return results
+
+    @staticmethod
+    def _labels(label_map: np.ndarray) -> np.ndarray:
+        """List the distinct labels; those of uint8 by a histogram."""
+        if label_map.dtype != np.uint8:
+            labels = np.unique(label_map)
+            if labels[0] < 0 or labels[-1] > 255:
+                raise ValueError('labels must be in [0, 255], but got '
+                                 f'{labels[0]} to {labels[-1]}')
+            return labels
+        label_map = np.ascontiguousarray(label_map)
+        histogram = cv2.calcHist([label_map], [0], None, [256], [0, 256])
+        return np.flatnonzero(histogram)
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}(codec={self.codec.spec})'
+
+
+@TRANSFORMS.register_module()
+class PerturbPseudoMask(BaseTransform):
+    """Add the finite perturbation to the pseudo mask (SemFlow, Eq. 14).
+
+    Draws from torch's generator, which mmengine seeds in every worker.
+
+    Required and modified key: ``gt_pseudo_mask``, (H, W, 3), which becomes
+    float32. Its amplitude is that of the codec.
+
+    Args:
+        codec (dict): Arguments of :class:`PseudoMaskCodec`, the same as the
+            model's.
+    """
+
+    def __init__(self, codec: dict) -> None:
+        self.amplitude = PseudoMaskCodec(**codec).amplitude
+
+    def transform(self, results: Dict) -> Dict:
+        """Perturb the pseudo mask.
+
+        Args:
+            results (dict): With ``gt_pseudo_mask``.
+
+        Returns:
+            dict: With ``gt_pseudo_mask`` perturbed.
+        """
+        results['gt_pseudo_mask'] = perturb(
+            torch.from_numpy(results['gt_pseudo_mask']),
+            self.amplitude).numpy()
+        return results
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}(amplitude={self.amplitude})'
+
+
+@TRANSFORMS.register_module()
+class PackSemFlowInputs(PackSegInputs):
+    """Pack like mmseg's ``PackSegInputs``, and the pseudo mask as well.
+
+    Adds ``gt_pseudo_mask`` (3, H, W) and the meta key ``codec`` to the data
+    sample.
+
+    Args:
+        meta_keys (Sequence[str]): Meta keys to pack. Defaults to those of
+            ``PackSegInputs``.
+    """
+
+    def transform(self, results: Dict) -> Dict:
+        """Pack the results.
+
+        Args:
+            results (dict): With ``gt_pseudo_mask`` and ``codec``.
+
+        Returns:
+            dict: ``inputs`` and ``data_samples``.
+        """
+        packed = super().transform(results)
+        pseudo_mask = torch.from_numpy(
+            results['gt_pseudo_mask'].transpose(2, 0, 1)).contiguous()
+        packed['data_samples'].set_data(
+            dict(gt_pseudo_mask=PixelData(data=pseudo_mask)))
+        packed['data_samples'].set_metainfo(dict(codec=results['codec']))
+        return packed

@@ -1,0 +1,60 @@
+"""Reading of local checkpoints, without executing code from them."""
+
+import os.path as osp
+import pickle
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+
+try:
+    from numpy._core.multiarray import _reconstruct, scalar
+except ImportError:
+    from numpy.core.multiarray import _reconstruct, scalar
+
+
+def _history_buffer_getattr(obj: Any, name: str) -> Any:
+    if obj is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+        return getattr(obj, name)
+    raise pickle.UnpicklingError(f'getattr({obj!r}, {name!r}) refused')
+
+
+# What mmengine's own checkpoints hold besides tensors: torch >= 2.6 refuses
+# these by default. A plain getattr on the list would reach anything.
+torch.serialization.add_safe_globals([
+    HistoryBuffer, np.ndarray, np.dtype, np.dtypes.Float64DType,
+    np.dtypes.Int64DType, (_history_buffer_getattr, 'builtins.getattr'),
+    *((function, f'{module}.{function.__name__}')
+      for function in (_reconstruct, scalar)
+      for module in ('numpy.core.multiarray', 'numpy._core.multiarray'))
+])
+
+
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_from_local(filename: str, map_location: Any) -> Any:
+    """Load a local checkpoint, in place of mmengine's function of this name.
+
+    Args:
+        filename (str): Path of the checkpoint.
+        map_location (Any): As in ``torch.load``.
+
+    Returns:
+        Any: The loaded checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is truncated, no checkpoint, or holds objects
+            that loading could execute.
+    """
+    filename = osp.expanduser(filename)
+    if not osp.isfile(filename):
+        raise FileNotFoundError(f'{filename} can not be found.')
+    try:
+        return torch.load(
+            filename, map_location=map_location, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f'checkpoint {filename} cannot be read: it is truncated, no '
+            f'checkpoint, or holds more than weights ({error})') from error

@@ -1,0 +1,18 @@
+"""Distributed training on hosts without a GPU."""
+
+import os
+
+import torch
+import torch.distributed as dist
+
+
+def init_cpu_process_group() -> None:
+    """Start a gloo process group if a launcher asks for one without a GPU.
+
+    mmengine's ``init_dist`` selects a CUDA device in any case and fails on
+    such a host; the runner skips it when a group exists. With a GPU this
+    does nothing.
+    """
+    launched = 'RANK' in os.environ and 'WORLD_SIZE' in os.environ
+    if launched and not torch.cuda.is_available() and not dist.is_initialized():
+        dist.init_process_group('gloo')

@@ -1,0 +1,190 @@
+"""Label maps as pseudo masks of anchor colours (SemFlow, Sec. 3.2)."""
+
+from typing import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class PseudoMaskCodec(nn.Module):
+    r"""Translate between label maps, pseudo masks and logits.
+
+    The anchor colour of class c consists of the base-k digits of c, times
+    the spacing s (SemFlow, Wang et al., NeurIPS 2024, Eq. 7):
+
+    .. math::
+        M = s \, (m_0, m_1, m_2), \quad
+        c = m_0 k^2 + m_1 k + m_2, \quad 0 \le m_i < k
+
+    The prediction of a pixel x is its nearest anchor in L2. Since
+    :math:`|x - a_c|^2 = |x|^2 - (2 x \cdot a_c - |a_c|^2)`, that is the
+    argmax of :math:`2 x \cdot a_c - |a_c|^2`, an affine function of x: the
+    3-channel pseudo mask may be resized or averaged in place of
+    ``num_classes`` channels of logits, and the argmax is the same.
+
+    Pseudo masks are RGB, as 8-bit levels in [0, 255] before the data
+    preprocessor and scaled to [-1, 1] after it; :meth:`encode` gives the
+    first, :meth:`logits` and :meth:`decode` take the second.
+
+    Args:
+        num_classes (int): Number of classes.
+        divisions (int): Number of levels a channel, k. Defaults to 6.
+        spacing (int): Distance s between levels, in 8-bit levels. Defaults
+            to 50.
+        amplitude (float): Half-width beta of the finite perturbation (Eq.
+            14) this pseudo mask is trained with, in 8-bit levels. It belongs
+            to the codec since sampling has to use the same. Defaults to 6.
+        void_color (Sequence[int]): RGB colour of void pixels, in 8-bit
+            levels. Decoding never returns void. Defaults to
+            (255, 255, 255), as in the authors' released code.
+        ignore_index (int): Label of void pixels. Defaults to 255.
+
+    Raises:
+        ValueError: If an argument breaks a rule of Eq. 7 or 14: at least
+            ``num_classes`` anchors in :math:`k^3`, s (k - 1) < 255,
+            0 <= beta < s / 2, and a void colour at least s / 2 away from
+            the anchors in use.
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 divisions: int = 6,
+                 spacing: int = 50,
+                 amplitude: float = 6.,
+                 void_color: Sequence[int] = (255, 255, 255),
+                 ignore_index: int = 255) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f'num_classes must be >= 1, but got {num_classes}')
+        if divisions**3 < num_classes:
+            raise ValueError(
+                f'divisions={divisions} gives divisions^3={divisions**3} '
+                f'anchors, fewer than num_classes={num_classes}')
+        if spacing <= 0 or spacing * (divisions - 1) >= 255:
+            raise ValueError(
+                'spacing must be positive and spacing * (divisions - 1) < 255 '
+                f'(Eq. 7), but got spacing={spacing}, divisions={divisions}: '
+                f'{spacing * (divisions - 1)}')
+        if not 0 <= amplitude < spacing / 2:
+            raise ValueError(
+                f'amplitude must be in [0, spacing / 2) = [0, {spacing / 2}) '
+                f'(Eq. 14), but got {amplitude}')
+        if len(void_color) != 3 or not all(0 <= v <= 255 for v in void_color):
+            raise ValueError('void_color must be three levels in [0, 255], '
+                             f'but got {void_color}')
+        if 0 <= ignore_index < num_classes:
+            raise ValueError('ignore_index must not be the label of a class, '
+                             f'but got ignore_index={ignore_index} with '
+                             f'num_classes={num_classes}')
+        labels = torch.arange(num_classes)
+        digits = torch.stack([
+            labels // divisions**2, labels // divisions % divisions,
+            labels % divisions
+        ], 1)
+        levels = spacing * digits.float()
+        void_distance, nearest = (
+            levels - torch.tensor(void_color)).norm(dim=1).min(0)
+        if void_distance < spacing / 2:
+            raise ValueError(
+                f'void_color={tuple(void_color)} is {void_distance:.1f} levels '
+                f'from the anchor {levels[nearest].int().tolist()} of class '
+                f'{int(nearest)}, nearer than spacing / 2 = {spacing / 2}')
+        self.num_classes = num_classes
+        self.divisions = divisions
+        self.spacing = spacing
+        self.amplitude = amplitude
+        self.void_color = tuple(void_color)
+        self.ignore_index = ignore_index
+        # Buffers of the state dict, so that a checkpoint knows its codec.
+        self.register_buffer('levels', levels)
+        self.register_buffer('void_level', torch.tensor(self.void_color).float())
+        self.register_buffer('noise_level', torch.tensor(float(amplitude)))
+
+    @property
+    def anchors(self) -> Tensor:
+        """Anchors in [-1, 1], shape (num_classes, 3)."""
+        return self.normalize(self.levels)
+
+    @property
+    def spec(self) -> dict:
+        """dict: What two codecs must agree on, as plain numbers."""
+        return dict(
+            num_classes=self.num_classes,
+            divisions=self.divisions,
+            spacing=self.spacing,
+            amplitude=self.amplitude,
+            void_color=self.void_color)
+
+    @staticmethod
+    def normalize(levels: Tensor) -> Tensor:
+        """Map 8-bit levels [0, 255] to the networks' range [-1, 1]."""
+        return levels / 127.5 - 1
+
+    @staticmethod
+    def denormalize(pseudo_mask: Tensor) -> Tensor:
+        """Map the networks' range [-1, 1] to 8-bit levels [0, 255]."""
+        return (pseudo_mask + 1) * 127.5
+
+    def encode(self, label_map: Tensor) -> Tensor:
+        """Colour a label map (Eq. 7).
+
+        Args:
+            label_map (Tensor): Labels in [0, num_classes) or
+                ``ignore_index``, int64, shape (B, H, W).
+
+        Returns:
+            Tensor: Pseudo mask, float32 levels in [0, 255], shape
+            (B, 3, H, W).
+
+        Raises:
+            ValueError: If there is any other label.
+        """
+        void = label_map == self.ignore_index
+        valid = (label_map >= 0) & (label_map < self.num_classes)
+        if not (valid | void).all():
+            wrong = label_map[~(valid | void)].unique().tolist()
+            raise ValueError(
+                f'labels must be in [0, {self.num_classes}) or '
+                f'{self.ignore_index} (void), but got {wrong}')
+        table = torch.cat([self.levels, self.void_level[None]])
+        index = label_map.long().masked_fill(void, self.num_classes)
+        return table[index].movedim(-1, -3)
+
+    def logits(self, pseudo_mask: Tensor) -> Tensor:
+        r"""Score every class: :math:`2 x \cdot a_c - |a_c|^2`.
+
+        Args:
+            pseudo_mask (Tensor): Pseudo mask in [-1, 1], shape (B, 3, H, W).
+
+        Returns:
+            Tensor: Logits, shape (B, num_classes, H, W): minus the squared
+            distances to the anchors, plus a constant of the pixel. At least
+            float32, under autocast too.
+        """
+        dtype = torch.promote_types(pseudo_mask.dtype, torch.float32)
+        with torch.autocast(pseudo_mask.device.type, enabled=False):
+            anchors = self.anchors.to(dtype)
+            pixels = pseudo_mask.to(dtype).movedim(1, -1)
+            logits = pixels @ (2 * anchors.T) - anchors.square().sum(1)
+        return logits.movedim(-1, 1)
+
+    def decode(self, pseudo_mask: Tensor) -> Tensor:
+        """Find the nearest anchor of every pixel.
+
+        Works on a few rows at a time: its memory does not grow with
+        ``num_classes`` times the size of the image.
+
+        Args:
+            pseudo_mask (Tensor): Pseudo mask in [-1, 1], shape (B, 3, H, W).
+
+        Returns:
+            Tensor: Label map, int64 in [0, num_classes), shape (B, H, W).
+        """
+        batch_size, _, _, width = pseudo_mask.shape
+        rows = max(1, 2**21 // (batch_size * self.num_classes * width))
+        return torch.cat([
+            self.logits(part).argmax(1) for part in pseudo_mask.split(rows, 2)
+        ], 1)
+
+    def extra_repr(self) -> str:
+        return ', '.join(f'{k}={v}' for k, v in self.spec.items())

@@ -1,0 +1,78 @@
+"""Batches of images and pseudo masks for the segmentor."""
+
+from typing import Any, Dict, Optional, Tuple
+
+from mmengine.structures import PixelData
+from mmseg.models import SegDataPreProcessor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from mmseg_semflow.flow import PseudoMaskCodec
+
+
+@MODELS.register_module()
+class SemFlowDataPreProcessor(SegDataPreProcessor):
+    """mmseg's data preprocessor, for pseudo masks as well.
+
+    Images and pseudo masks leave it in RGB, scaled from 8-bit levels to
+    [-1, 1]. Where a training image is padded, its pseudo mask gets the void
+    colour.
+
+    Args:
+        size (Tuple[int, int], optional): Height and width to which training
+            images are padded. Defaults to None, the largest of the batch.
+        size_divisor (int, optional): What the padded size of training images
+            must be a multiple of. Defaults to None.
+        **kwargs: Further arguments of mmseg's ``SegDataPreProcessor``:
+            ``pad_val`` (in [-1, 1]), ``seg_pad_val``, ``test_cfg``;
+            ``mean``, ``std`` and ``bgr_to_rgb`` are given by the method.
+    """
+
+    def __init__(self,
+                 size: Optional[Tuple[int, int]] = None,
+                 size_divisor: Optional[int] = None,
+                 **kwargs) -> None:
+        if size is None and size_divisor is None:
+            size_divisor = 1
+        super().__init__(
+            mean=[127.5] * 3,
+            std=[127.5] * 3,
+            bgr_to_rgb=True,
+            size=size,
+            size_divisor=size_divisor,
+            **kwargs)
+
+    def forward(self, data: dict, training: bool = False) -> Dict[str, Any]:
+        """Normalize, pad and stack a batch.
+
+        Args:
+            data (dict): ``inputs``, BGR uint8 images (3, H, W), and
+                ``data_samples``.
+            training (bool): Whether to pad the labels as well. Defaults to
+                False.
+
+        Returns:
+            Dict[str, Any]: ``inputs`` of shape (B, 3, H, W) and
+            ``data_samples``, in training with ``gt_pseudo_mask`` of shape
+            (3, H, W).
+        """
+        data = super().forward(data, training)
+        if training:
+            for sample in data['data_samples']:
+                if 'gt_pseudo_mask' in sample:
+                    self._finish_pseudo_mask(sample, data['inputs'].shape[-2:])
+        return data
+
+    @staticmethod
+    def _finish_pseudo_mask(sample: SegDataSample, shape: tuple) -> None:
+        levels = sample.gt_pseudo_mask.data.float()
+        height, width = levels.shape[-2:]
+        if (height, width) != tuple(shape):
+            void = levels.new_tensor(sample.codec['void_color'])
+            canvas = void[:, None, None].repeat(1, *shape)
+            canvas[:, :height, :width] = levels
+            levels = canvas
+        sample.set_data(
+            dict(
+                gt_pseudo_mask=PixelData(
+                    data=PseudoMaskCodec.normalize(levels))))

@@ -1,0 +1,249 @@
+"""SemFlow as a segmentor of mmsegmentation."""
+
+from typing import Dict, List, Optional
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.structures import PixelData
+from mmseg.models import BaseSegmentor
+from mmseg.models.utils import resize
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from mmseg_semflow.flow import check_num_steps, check_solver
+
+
+class PseudoMaskLogits(PixelData):
+    """The ``seg_logits`` of a prediction, computed when they are read.
+
+    Holds the 3-channel ``pseudo_mask`` and the ``codec``; ``data``, of shape
+    (num_classes, H, W), takes memory only where something asks for it, as
+    test-time augmentation does.
+    """
+
+    @property
+    def data(self) -> Tensor:
+        """Tensor: Logits of all classes, shape (num_classes, H, W)."""
+        return self.codec.logits(self.pseudo_mask[None])[0]
+
+
+@MODELS.register_module()
+class SemFlow(BaseSegmentor):
+    """Segment images by the forward flow (SemFlow, Eq. 12).
+
+    Args:
+        semflow (dict): Config of :class:`SemFlowModel`.
+        data_preprocessor (dict, optional): Config of
+            :class:`SemFlowDataPreProcessor`. Defaults to None.
+        train_cfg (dict, optional): Not used; mmseg's tools pass it. Defaults
+            to None.
+        test_cfg (dict, optional): ``num_steps`` (int) and ``solver``
+            (``'euler'``, ``'heun'``, ``'rk4'`` or ``'dopri5'``) of the flow;
+            ``mode``, ``'whole'`` or ``'slide'``, the latter with
+            ``crop_size`` and ``stride`` (height, width). Defaults to None,
+            which is ``dict(num_steps=25, solver='euler', mode='whole')``.
+        pretrained (str, optional): Not used; mmseg's tools pass it. Weights
+            come from the parts of ``semflow``. Defaults to None.
+        init_cfg (dict, optional): Initialisation config. Defaults to None.
+
+    Raises:
+        ValueError: If ``test_cfg`` breaks one of these rules.
+    """
+
+    align_corners = False
+
+    def __init__(self,
+                 semflow: dict,
+                 data_preprocessor: Optional[dict] = None,
+                 train_cfg: Optional[dict] = None,
+                 test_cfg: Optional[dict] = None,
+                 pretrained: Optional[str] = None,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        if pretrained is not None:
+            raise ValueError(
+                f'pretrained={pretrained!r} is not used: set sd_folder or '
+                'unet_weights of the velocity_net and sd_folder of the '
+                'autoencoder')
+        self.semflow = MODELS.build(semflow)
+        self.train_cfg = train_cfg
+        self.test_cfg = ConfigDict(
+            {**dict(num_steps=25, solver='euler', mode='whole'),
+             **(test_cfg or {})})
+        self._check_test_cfg()
+
+    def _check_test_cfg(self) -> None:
+        cfg = self.test_cfg
+        check_num_steps(cfg.num_steps)
+        check_solver(cfg.solver)
+        if cfg.mode not in ('whole', 'slide'):
+            raise ValueError("test_cfg.mode must be 'whole' or 'slide', "
+                             f'but got {cfg.mode!r}')
+        if cfg.mode == 'slide':
+            for key in ('crop_size', 'stride'):
+                if len(cfg.get(key) or ()) != 2 or min(cfg[key]) < 1:
+                    raise ValueError(
+                        f'test_cfg.{key} must be (height, width), both >= 1, '
+                        f"in mode 'slide', but got {cfg.get(key)}")
+
+    @property
+    def out_channels(self) -> int:
+        """int: Number of classes, for mmseg's tools."""
+        return self.semflow.codec.num_classes
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W) to latents z0 (B, C, h, w)."""
+        return self.semflow.autoencoder.encode(inputs).mean
+
+    def encode_decode(self,
+                      inputs: Tensor,
+                      batch_img_metas: Optional[List[dict]] = None) -> Tensor:
+        """Compute the logits of all classes.
+
+        Args:
+            inputs (Tensor): Images in [-1, 1], shape (B, 3, H, W).
+            batch_img_metas (List[dict], optional): Not used. Defaults to
+                None.
+
+        Returns:
+            Tensor: Logits, shape (B, num_classes, H, W).
+        """
+        return self.semflow.codec.logits(self.predict_pseudo_mask(inputs))
+
+    def loss(self, inputs: Tensor,
+             data_samples: List[SegDataSample]) -> Dict[str, Tensor]:
+        """Compute the training losses.
+
+        Args:
+            inputs (Tensor): Images in [-1, 1], shape (B, 3, H, W).
+            data_samples (List[SegDataSample]): With ``gt_sem_seg`` and
+                ``gt_pseudo_mask``.
+
+        Returns:
+            Dict[str, Tensor]: See :meth:`SemFlowModel.loss`.
+
+        Raises:
+            ValueError: If the pipeline made no pseudo masks, or made them
+                by another codec than the model's.
+        """
+        self._check_codec(data_samples)
+        return self.semflow.loss(
+            inputs,
+            torch.stack([s.gt_pseudo_mask.data for s in data_samples]),
+            torch.cat([s.gt_sem_seg.data for s in data_samples]))
+
+    def _check_codec(self, data_samples: List[SegDataSample]) -> None:
+        for sample in data_samples:
+            if 'gt_pseudo_mask' not in sample:
+                raise ValueError(
+                    'a training sample has no gt_pseudo_mask: the '
+                    'train_pipeline must end with GeneratePseudoMask, '
+                    'PerturbPseudoMask and PackSemFlowInputs')
+            if sample.codec != self.semflow.codec.spec:
+                raise ValueError(
+                    'the codecs of the train_pipeline and of the model must '
+                    f'be the same, but got {sample.codec} in the pipeline '
+                    f'and {self.semflow.codec.spec} in the model')
+
+    def predict_pseudo_mask(self, inputs: Tensor) -> Tensor:
+        """Transport images to pseudo masks as ``test_cfg`` says.
+
+        Args:
+            inputs (Tensor): Images in [-1, 1], shape (B, 3, H, W).
+
+        Returns:
+            Tensor: Pseudo masks, about [-1, 1], shape (B, 3, H, W).
+        """
+        self._check_test_cfg()
+        if self.test_cfg.mode == 'slide':
+            return self._slide(inputs)
+        return self._whole(inputs)
+
+    def _whole(self, inputs: Tensor) -> Tensor:
+        return self.semflow.image_to_mask(inputs, self.test_cfg.num_steps,
+                                          self.test_cfg.solver)
+
+    def _slide(self, inputs: Tensor) -> Tensor:
+        """Average the pseudo masks of overlapping windows.
+
+        The logits are affine in the pseudo mask: averaging 3 channels equals
+        averaging the logits of all classes.
+        """
+        height, width = inputs.shape[-2:]
+        (crop_h, crop_w), (stride_h, stride_w) = (self.test_cfg.crop_size,
+                                                  self.test_cfg.stride)
+        total = torch.zeros_like(inputs)
+        count = torch.zeros_like(inputs[:, :1])
+        for bottom in _window_ends(height, crop_h, stride_h):
+            for right in _window_ends(width, crop_w, stride_w):
+                window = (..., slice(max(bottom - crop_h, 0), bottom),
+                          slice(max(right - crop_w, 0), right))
+                total[window] += self._whole(inputs[window])
+                count[window] += 1
+        return total / count
+
+    def predict(
+        self,
+        inputs: Tensor,
+        data_samples: Optional[List[SegDataSample]] = None
+    ) -> List[SegDataSample]:
+        """Predict label maps at the original size of the images.
+
+        The 3-channel pseudo mask is resized and classified after, which
+        gives the argmax of resized logits at 3 / num_classes of the memory.
+
+        Args:
+            inputs (Tensor): Images in [-1, 1], shape (B, 3, H, W).
+            data_samples (List[SegDataSample], optional): Their meta
+                information. Defaults to None.
+
+        Returns:
+            List[SegDataSample]: With ``pred_sem_seg`` (1, H, W), int64, and
+            ``seg_logits``, which are computed when they are read.
+        """
+        pseudo_masks = self.predict_pseudo_mask(inputs)
+        if data_samples is None:
+            data_samples = [SegDataSample() for _ in inputs]
+        codec = self.semflow.codec
+        for pseudo_mask, sample in zip(pseudo_masks, data_samples):
+            pseudo_mask = self._restore(pseudo_mask[None], sample.metainfo)
+            logits = PseudoMaskLogits(pseudo_mask=pseudo_mask[0])
+            logits.set_field(codec, 'codec', field_type='metainfo')
+            sample.set_data(
+                dict(
+                    seg_logits=logits,
+                    pred_sem_seg=PixelData(data=codec.decode(pseudo_mask))))
+        return data_samples
+
+    def _restore(self, pseudo_mask: Tensor, img_meta: dict) -> Tensor:
+        """Undo padding, flip and resizing of the test pipeline."""
+        height, width = pseudo_mask.shape[-2:]
+        left, right, top, bottom = img_meta.get(
+            'img_padding_size', img_meta.get('padding_size', [0] * 4))
+        pseudo_mask = pseudo_mask[..., top:height - bottom,
+                                  left:width - right]
+        if img_meta.get('flip'):
+            dims = dict(
+                horizontal=(3, ), vertical=(2, ),
+                diagonal=(2, 3))[img_meta['flip_direction']]
+            pseudo_mask = pseudo_mask.flip(dims)
+        if 'ori_shape' not in img_meta:
+            return pseudo_mask
+        return resize(
+            pseudo_mask,
+            size=img_meta['ori_shape'][:2],
+            mode='bilinear',
+            align_corners=self.align_corners,
+            warning=False)
+
+    def _forward(self,
+                 inputs: Tensor,
+                 data_samples: Optional[List[SegDataSample]] = None) -> Tensor:
+        """Compute logits (B, num_classes, H, W) of images (B, 3, H, W)."""
+        return self.encode_decode(inputs)
+
+
+def _window_ends(size: int, crop: int, stride: int) -> List[int]:
+    """List the ends of the windows that cover one side of an image."""
+    return [*range(crop, size, stride), size]

@@ -1,0 +1,166 @@
+"""Frozen autoencoders between pixels and latents."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+import torch
+from diffusers import AutoencoderKL
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .pretrained import load_vae
+
+
+@dataclass
+class LatentGaussian:
+    """The distribution of a latent given the pixels.
+
+    Attributes:
+        mean (Tensor): Mean, which is the mode, shape (B, C, h, w), scaled.
+        std (Tensor): Standard deviation of the same shape, scaled.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self) -> Tensor:
+        """Draw a latent, shape (B, C, h, w)."""
+        return self.mean + self.std * torch.randn_like(self.mean)
+
+
+class FrozenAutoencoder(BaseModule):
+    """Base of the autoencoders: never trained, always in eval mode.
+
+    Latents leave :meth:`encode` scaled to about unit variance and enter
+    :meth:`decode` like that; nothing else knows the scale.
+
+    Args:
+        factor (int): Pixels a latent cell, along each side.
+        latent_channels (int): Number of channels C of the latents.
+    """
+
+    def __init__(self, factor: int, latent_channels: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.latent_channels = latent_channels
+
+    def train(self, mode: bool = True) -> 'FrozenAutoencoder':
+        """Stay in eval mode."""
+        return super().train(False)
+
+    def check_size(self, pixels: Tensor) -> None:
+        """Raise a ValueError if pixels (B, 3, H, W) do not fit the factor."""
+        height, width = pixels.shape[-2:]
+        if height % self.factor or width % self.factor:
+            raise ValueError(
+                f'images of {height}x{width} (height x width) do not fit '
+                f'the autoencoder: both must be multiples of {self.factor}. '
+                'Change the Resize or RandomCrop of the pipeline, or set '
+                f'size_divisor={self.factor} in the data_preprocessor')
+
+    def encode(self, pixels: Tensor) -> LatentGaussian:
+        """Encode pixels.
+
+        Args:
+            pixels (Tensor): Images or pseudo masks in [-1, 1], shape
+                (B, 3, H, W), H and W multiples of ``factor``.
+
+        Returns:
+            LatentGaussian: Scaled latents, float32.
+
+        Raises:
+            ValueError: If H or W is not a multiple of ``factor``.
+        """
+        raise NotImplementedError
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Decode scaled latents.
+
+        Args:
+            z (Tensor): Scaled latents, shape (B, C, h, w).
+
+        Returns:
+            Tensor: Pixels, float32, about [-1, 1], shape (B, 3, H, W).
+        """
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class KLAutoencoder(FrozenAutoencoder):
+    """The variational autoencoder of Stable Diffusion, frozen.
+
+    Scale and shift of the latents are read from the VAE's own config.
+
+    Args:
+        vae (dict): Arguments of diffusers' ``AutoencoderKL``.
+        sd_folder (str, optional): Stable Diffusion folder in diffusers'
+            layout from which ``init_weights`` takes the weights. Defaults to
+            None, random weights.
+    """
+
+    def __init__(self, vae: dict, sd_folder: Optional[str] = None) -> None:
+        net = AutoencoderKL(**vae).requires_grad_(False)
+        super().__init__(
+            factor=2**(len(net.config.block_out_channels) - 1),
+            latent_channels=net.config.latent_channels)
+        self.vae = net
+        self.sd_folder = sd_folder
+        self.scale = net.config.scaling_factor
+        self.shift = net.config.get('shift_factor') or 0.
+        self.train(False)
+
+    def init_weights(self) -> None:
+        """Load the pretrained weights that the config names.
+
+        Raises:
+            FileNotFoundError: If ``sd_folder`` is not there.
+            ValueError: If it holds another architecture.
+        """
+        if self.sd_folder is not None:
+            load_vae(self.vae, self.sd_folder)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> LatentGaussian:
+        """See :meth:`FrozenAutoencoder.encode`."""
+        self.check_size(pixels)
+        posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
+        return LatentGaussian(
+            mean=(posterior.mean.float() - self.shift) * self.scale,
+            std=posterior.std.float() * self.scale)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """See :meth:`FrozenAutoencoder.decode`."""
+        z = z / self.scale + self.shift
+        return self.vae.decode(z.to(self.vae.dtype)).sample.float()
+
+
+@MODELS.register_module()
+class PatchAutoencoder(FrozenAutoencoder):
+    """A lossless autoencoder without weights: patches become channels.
+
+    Pixel-unshuffle (Shi et al., CVPR 2016) and its inverse. With it SemFlow
+    trains from nothing, on small images.
+
+    Args:
+        factor (int): Side of a patch in pixels. The latents have
+            3 factor^2 channels.
+
+    Raises:
+        ValueError: If ``factor`` is below 1.
+    """
+
+    def __init__(self, factor: int) -> None:
+        if factor < 1:
+            raise ValueError(f'factor must be >= 1, but got {factor}')
+        super().__init__(factor=factor, latent_channels=3 * factor**2)
+
+    def encode(self, pixels: Tensor) -> LatentGaussian:
+        """See :meth:`FrozenAutoencoder.encode`; the deviation is zero."""
+        self.check_size(pixels)
+        mean = nn.functional.pixel_unshuffle(pixels.float(), self.factor)
+        return LatentGaussian(mean=mean, std=torch.zeros_like(mean))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """See :meth:`FrozenAutoencoder.decode`; inverts encode exactly."""
+        return nn.functional.pixel_shuffle(z.float(), self.factor)

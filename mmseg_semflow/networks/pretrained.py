@@ -1,0 +1,154 @@
+"""Loading of Stable Diffusion folders and of UNet weight files."""
+
+from pathlib import Path
+from typing import Dict, Union
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+PathLike = Union[str, Path]
+
+
+def check_folder(folder: PathLike, *subfolders: str) -> None:
+    """Raise a FileNotFoundError if parts of a diffusers folder are missing.
+
+    Args:
+        folder (str | Path): A Stable Diffusion folder in diffusers' layout.
+        *subfolders (str): The subfolders that are needed.
+    """
+    for path in (Path(folder), *(Path(folder) / name for name in subfolders)):
+        if not path.is_dir():
+            raise FileNotFoundError(
+                f'{path} is not a folder. Put Stable Diffusion 1.5 in '
+                f"diffusers' layout at {folder}, with the subfolders "
+                f'{", ".join(subfolders)} (for example by `huggingface-cli '
+                'download stable-diffusion-v1-5/stable-diffusion-v1-5 '
+                f'--local-dir {folder}`), or set sd_folder to where it is')
+
+
+def load_matching(module: nn.Module, state_dict: Dict[str, Tensor],
+                  source: str) -> None:
+    """Load a state dict into a module that must fit it exactly.
+
+    Args:
+        module (nn.Module): The module to fill.
+        state_dict (Dict[str, Tensor]): Its weights.
+        source (str): Where they come from, for the error.
+
+    Raises:
+        ValueError: If keys are missing, left over or of another shape. The
+            module keeps its weights then.
+    """
+    own = module.state_dict()
+    wrong = [
+        f'{key}: {problem}' for key, problem in [
+            *((k, 'missing') for k in own.keys() - state_dict.keys()),
+            *((k, 'unexpected') for k in state_dict.keys() - own.keys()),
+            *((k, f'shape {tuple(state_dict[k].shape)} instead of '
+               f'{tuple(own[k].shape)}')
+              for k in own.keys() & state_dict.keys()
+              if own[k].shape != state_dict[k].shape)
+        ]
+    ]
+    if wrong:
+        raise ValueError(
+            f'{source} does not fit the {type(module).__name__} of this '
+            f'config: {len(wrong)} of its keys differ, for example '
+            f'{"; ".join(sorted(wrong)[:3])}')
+    module.load_state_dict(state_dict)
+
+
+def load_unet(unet: UNet2DConditionModel, folder: PathLike) -> None:
+    """Initialise a UNet from the ``unet`` subfolder of a diffusers folder.
+
+    Args:
+        unet (UNet2DConditionModel): The UNet to fill.
+        folder (str | Path): Folder with ``unet/``, as safetensors or .bin.
+
+    Raises:
+        FileNotFoundError: If the folder is not there.
+        ValueError: If it holds another architecture.
+    """
+    check_folder(folder, 'unet')
+    source = UNet2DConditionModel.from_pretrained(
+        folder, subfolder='unet', local_files_only=True,
+        low_cpu_mem_usage=False)
+    load_matching(unet, source.state_dict(), f'{folder}/unet')
+
+
+def load_vae(vae: AutoencoderKL, folder: PathLike) -> None:
+    """Initialise a VAE from the ``vae`` subfolder of a diffusers folder.
+
+    Args:
+        vae (AutoencoderKL): The autoencoder to fill.
+        folder (str | Path): Folder with ``vae/``, as safetensors or .bin.
+
+    Raises:
+        FileNotFoundError: If the folder is not there.
+        ValueError: If it holds another architecture.
+    """
+    check_folder(folder, 'vae')
+    source = AutoencoderKL.from_pretrained(
+        folder, subfolder='vae', local_files_only=True,
+        low_cpu_mem_usage=False)
+    load_matching(vae, source.state_dict(), f'{folder}/vae')
+
+
+def load_unet_file(unet: UNet2DConditionModel, path: PathLike) -> None:
+    """Initialise a UNet from one file.
+
+    Args:
+        unet (UNet2DConditionModel): The UNet to fill.
+        path (str | Path): A UNet state dict in diffusers' names, as the
+            paper's authors release it (``face.pt``), pickled or safetensors;
+            or a checkpoint of this package.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        ValueError: If it cannot be read or holds another architecture.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'UNet weights {path} is not a file')
+    if Path(path).suffix == '.safetensors':
+        state_dict = load_file(path)
+    else:
+        state_dict = CheckpointLoader.load_checkpoint(str(path), 'cpu')
+        state_dict = state_dict.get('state_dict', state_dict)
+    marker = 'velocity_net.unet.'
+    ours = {
+        key.split(marker)[1]: value
+        for key, value in state_dict.items() if marker in key
+    }
+    load_matching(unet, ours or state_dict, str(path))
+
+
+@torch.no_grad()
+def encode_null_prompt(folder: PathLike) -> Tensor:
+    """Encode the empty prompt with the text encoder of a diffusers folder.
+
+    Args:
+        folder (str | Path): Folder with ``tokenizer/`` and
+            ``text_encoder/``.
+
+    Returns:
+        Tensor: Embedding of "" padded to the encoder's length, float32,
+        shape (1, 77, 768) for Stable Diffusion 1.5.
+
+    Raises:
+        FileNotFoundError: If the folder is not there.
+    """
+    check_folder(folder, 'tokenizer', 'text_encoder')
+    tokenizer = CLIPTokenizer.from_pretrained(
+        folder, subfolder='tokenizer', local_files_only=True)
+    text_encoder = CLIPTextModel.from_pretrained(
+        folder, subfolder='text_encoder', local_files_only=True)
+    tokens = tokenizer(
+        '',
+        padding='max_length',
+        max_length=tokenizer.model_max_length,
+        return_tensors='pt')
+    return text_encoder(tokens.input_ids)[0].float()

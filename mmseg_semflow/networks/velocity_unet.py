@@ -1,0 +1,95 @@
+"""The velocity network: a diffusers UNet under a null prompt."""
+
+from typing import Optional
+
+import torch
+from diffusers import UNet2DConditionModel
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from .pretrained import encode_null_prompt, load_unet, load_unet_file
+
+
+@MODELS.register_module()
+class VelocityUNet(BaseModule):
+    r"""Predict the velocity :math:`v_\theta(z_t, t)` by a diffusers UNet.
+
+    The UNet counts time in ``num_train_timesteps``: it receives
+    :math:`1000 t`, and this is the only place where time is converted. The
+    prompt is always empty (SemFlow, Sec. 3.2), its embedding is a buffer of
+    the state dict, so that no text encoder is needed after training starts.
+
+    Args:
+        unet (dict): Arguments of diffusers' ``UNet2DConditionModel``.
+        sd_folder (str, optional): Stable Diffusion 1.5 folder in diffusers'
+            layout from which ``init_weights`` takes the UNet and the null
+            prompt. Defaults to None, random weights and a zero prompt.
+        unet_weights (str, optional): File with the UNet's weights, in place
+            of those of ``sd_folder``. Defaults to None.
+        num_train_timesteps (int): The UNet's time at t = 1. Defaults to
+            1000.
+        prompt_length (int): Number of tokens of the prompt. Defaults to 77.
+        gradient_checkpointing (bool): Whether to trade speed for memory in
+            training. Defaults to False.
+    """
+
+    def __init__(self,
+                 unet: dict,
+                 sd_folder: Optional[str] = None,
+                 unet_weights: Optional[str] = None,
+                 num_train_timesteps: int = 1000,
+                 prompt_length: int = 77,
+                 gradient_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.unet = UNet2DConditionModel(**unet)
+        self.sd_folder = sd_folder
+        self.unet_weights = unet_weights
+        self.num_train_timesteps = num_train_timesteps
+        if gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        self.register_buffer(
+            'null_prompt',
+            torch.zeros(1, prompt_length,
+                        self.unet.config.cross_attention_dim))
+
+    def init_weights(self) -> None:
+        """Load the pretrained weights that the config names.
+
+        Raises:
+            FileNotFoundError: If ``sd_folder`` or ``unet_weights`` is not
+                there.
+            ValueError: If they hold another architecture.
+        """
+        if self.sd_folder is not None:
+            self._init_null_prompt(self.sd_folder)
+        if self.unet_weights is not None:
+            load_unet_file(self.unet, self.unet_weights)
+        elif self.sd_folder is not None:
+            load_unet(self.unet, self.sd_folder)
+
+    def _init_null_prompt(self, folder: str) -> None:
+        null_prompt = encode_null_prompt(folder)
+        if null_prompt.shape != self.null_prompt.shape:
+            raise ValueError(
+                f'the null prompt of {folder} has shape '
+                f'{tuple(null_prompt.shape)}, but this config wants '
+                f'{tuple(self.null_prompt.shape)} (1, prompt_length, '
+                'cross_attention_dim)')
+        self.null_prompt.copy_(null_prompt)
+
+    def forward(self, zt: Tensor, t: Tensor) -> Tensor:
+        """Predict the velocity.
+
+        Args:
+            zt (Tensor): Point on the path, shape (B, C, h, w).
+            t (Tensor): Flow time, float32 in [0, 1], shape (B, ).
+
+        Returns:
+            Tensor: Predicted dz/dt, float32, shape (B, C, h, w).
+        """
+        timestep = t.float() * self.num_train_timesteps
+        prompt = self.null_prompt.to(self.unet.dtype).expand(len(zt), -1, -1)
+        return self.unet(
+            zt.to(self.unet.dtype), timestep, prompt,
+            return_dict=False)[0].float()

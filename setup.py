@@ -1,0 +1,38 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = {}
+exec((here / 'mmseg_semflow/version.py').read_text(), version)
+
+setup(
+    name='mmseg_semflow',
+    version=version['__version__'],
+    description='SemFlow for mmsegmentation: semantic segmentation and '
+    'semantic image synthesis by one rectified flow',
+    long_description=(here / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmseg_semflow', 'mmseg_semflow.*']),
+    python_requires='>=3.9',
+    install_requires=[
+        'torch>=2.4',
+        'torchdiffeq>=0.2.4',
+        'mmengine>=0.10.4,<1.0',
+        'mmcv>=2.0.0,<2.2.0',
+        'mmsegmentation>=1.2.2,<2.0',
+        'diffusers>=0.28',
+        'transformers>=4.41',
+        'safetensors',
+        # Imported by mmsegmentation 1.2.2, which does not require them.
+        'ftfy',
+        'regex',
+        # Imported by mmengine 0.10.7 as pkg_resources, gone in 81.
+        'setuptools<81',
+    ],
+    extras_require=dict(
+        dev=['pytest', 'hypothesis', 'ruff'],
+        mmagic=[],
+    ),
+)

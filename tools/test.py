@@ -1,0 +1,6 @@
+"""Test a model: mmsegmentation's tools/test.py, with all its options."""
+
+from mmseg_semflow.engine.tools import run_mmseg_tool
+
+if __name__ == '__main__':
+    run_mmseg_tool('test.py')
