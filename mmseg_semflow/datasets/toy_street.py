@@ -14,7 +14,8 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 VERSION = 1
-CLASSES = ('sky', 'building', 'road', 'sidewalk', 'tree', 'car', 'person', 'pole')
+CLASSES = ('sky', 'building', 'road', 'sidewalk', 'tree', 'car', 'person',
+           'pole')
 PALETTE = [[70, 130, 180], [70, 70, 70], [128, 64, 128], [244, 35, 232],
            [107, 142, 35], [0, 0, 142], [220, 20, 60], [153, 153, 153]]
 SKY, BUILDING, ROAD, SIDEWALK, TREE, CAR, PERSON, POLE = range(len(CLASSES))
@@ -34,7 +35,8 @@ PAINTS = ((196, 32, 36), (236, 236, 238), (34, 36, 42), (34, 74, 168),
 CLOTHES = ((214, 40, 48), (38, 82, 190), (240, 200, 40), (232, 232, 228),
            (226, 110, 36), (150, 50, 150), (30, 150, 140), (40, 42, 52))
 SKINS = ((236, 194, 164), (206, 154, 120), (150, 100, 72), (100, 66, 50))
-FOLIAGE = ((58, 112, 44), (82, 134, 50), (44, 92, 52), (110, 132, 46), (186, 124, 40))
+FOLIAGE = ((58, 112, 44), (82, 134, 50), (44, 92, 52), (110, 132, 46),
+           (186, 124, 40))
 GRAIN = np.array([1.5, 4, 4, 6, 15, 3, 4, 3], np.float32)
 
 
@@ -57,8 +59,10 @@ class _Canvas:
         self.labels = np.zeros(size, np.uint8)
         self.focal = 1.25 * min(self.height, self.width / 1.5)
         self.eye = rng.uniform(1.8, 2.5)
-        self.vanish = np.array([self.width * rng.uniform(0.36, 0.64),
-                                self.height * rng.uniform(0.36, 0.52)])
+        self.vanish = np.array([
+            self.width * rng.uniform(0.36, 0.64),
+            self.height * rng.uniform(0.36, 0.52)
+        ])
         self.time = rng.integers(len(TIMES))
         zenith, horizon, light, self.sun = TIMES[self.time]
         self.sun *= rng.choice((-1, 1))
@@ -74,11 +78,16 @@ class _Canvas:
         jitter = self.rng.normal(0, spread, 4)
         return (colour + jitter[0] + 0.5 * jitter[1:]).clip(0, 255)
 
-    def pick(self, colours: Sequence[Sequence[float]], spread: float = 8) -> np.ndarray:
+    def pick(self,
+             colours: Sequence[Sequence[float]],
+             spread: float = 8) -> np.ndarray:
         """Jitter one of several RGB colours."""
         return self.vary(colours[self.rng.integers(len(colours))], spread)
 
-    def shade(self, colour: Sequence[float], z: float, gain: float = 1) -> np.ndarray:
+    def shade(self,
+              colour: Sequence[float],
+              z: float,
+              gain: float = 1) -> np.ndarray:
         """Light a surface colour and fade it into the haze of its distance."""
         haze = 1 - np.exp(-z / 130)
         return (1 - haze) * gain * self.light * colour + haze * self.horizon
@@ -91,14 +100,16 @@ class _Canvas:
         points[..., 0], points[..., 1] = u, v
         return points + self.vanish
 
-    def quads(self, face: Callable, s: Sequence, t: Sequence, colour: np.ndarray,
-              label: int) -> None:
+    def quads(self, face: Callable, s: Sequence, t: Sequence,
+              colour: np.ndarray, label: int) -> None:
         """Fill the rectangles s[0]..s[1] by t[0]..t[1] (metres) of a face."""
-        corners = face(np.array((s[0], s[1], s[1], s[0])).T,
-                       np.array((t[0], t[0], t[1], t[1])).T)
+        corners = face(
+            np.array((s[0], s[1], s[1], s[0])).T,
+            np.array((t[0], t[0], t[1], t[1])).T)
         self.polygons(corners.reshape(-1, 4, 2), colour, label)
 
-    def polygons(self, points: np.ndarray, colour: np.ndarray, label: int) -> None:
+    def polygons(self, points: np.ndarray, colour: np.ndarray,
+                 label: int) -> None:
         """Fill disjoint polygons given in pixels, shape (count, corners, 2)."""
         points = np.rint(points).astype(np.int32)
         cv2.fillPoly(self.image, points, colour.tolist())
@@ -106,12 +117,14 @@ class _Canvas:
 
     def rect(self, middle: float, bottom: float, width: float, height: float,
              colour: np.ndarray, label: int) -> None:
-        """Fill an upright rectangle given in pixels, at least one pixel large."""
+        """Fill an upright rectangle given in pixels, at least one pixel."""
         left, top = round(middle - width / 2), round(bottom - height)
-        right = max(left + max(1, round(width)), 0)
-        area = (slice(max(top, 0), max(top + max(1, round(height)), 0)),
-                slice(max(left, 0), right))
-        self.image[area], self.labels[area] = colour, label
+        right = left + max(1, round(width))
+        bottom = top + max(1, round(height))
+        rows = slice(max(top, 0), max(bottom, 0))
+        columns = slice(max(left, 0), max(right, 0))
+        self.image[rows, columns] = colour
+        self.labels[rows, columns] = label
 
     def ellipse(self, centre: Sequence[float], radii: Sequence[float],
                 colour: np.ndarray, label: int) -> None:
@@ -121,15 +134,18 @@ class _Canvas:
         cv2.ellipse(self.image, centre, radii, 0, 0, 360, colour.tolist(), -1)
         cv2.ellipse(self.labels, centre, radii, 0, 0, 360, label, -1)
 
-    def shadow(self, x: Sequence[float], z: Sequence[float], gain: float) -> None:
-        """Darken the visible ground inside the corners x and z (metres)."""
+    def shadow(self, foot: Sequence[float], x: Sequence[float],
+               z: Sequence[float], gain: float) -> None:
+        """Darken the visible ground inside the corners x, z around a foot."""
         mask = np.zeros_like(self.labels)
-        cv2.fillPoly(mask, [np.rint(self.project(x, 0, z)).astype(np.int32)], 1)
+        corners = self.project(foot[0] + np.array(x), 0, foot[1] + np.array(z))
+        cv2.fillPoly(mask, [np.rint(corners).astype(np.int32)], 1)
         ground = (self.labels == ROAD) | (self.labels == SIDEWALK)
         self.image[(mask > 0) & ground] *= gain
 
-    def faces(self, x: Sequence[float], z: float) -> Tuple[Callable, Callable, float]:
-        """Get the side and the front of a box and the light gain of the side."""
+    def faces(self, x: Sequence[float],
+              z: float) -> Tuple[Callable, Callable, float]:
+        """Get the side and front of a box and the light gain of the side."""
         near = x[0] if x[0] > 0 else x[1]
         gain = 0.85 - self.sun * np.sign(near)
         return (lambda s, t: self.project(near, t, s),
@@ -141,7 +157,8 @@ class _Canvas:
         side, front, gain = self.faces(x, z[0])
         lit = [self.shade(colour, z[0], value) for value in (1.15, gain, 0.95)]
         if y[1] < self.eye:
-            self.quads(lambda s, t: self.project(s, y[1], t), x, z, lit[0], label)
+            self.quads(lambda s, t: self.project(s, y[1], t), x, z, lit[0],
+                       label)
         if x[0] > 0 or x[1] < 0:
             self.quads(side, z, y, lit[1], label)
         self.quads(front, x, y, lit[2], label)
@@ -198,7 +215,8 @@ def _draw_skyline(canvas: _Canvas) -> None:
     while left < 40:
         right = left + canvas.rng.uniform(6, 14)
         height = canvas.rng.uniform(5, 17)
-        canvas.box((left, right), (0, height), (90, 95), canvas.pick(FACADES), BUILDING)
+        canvas.box((left, right), (0, height), (90, 95), canvas.pick(FACADES),
+                   BUILDING)
         left = right
 
 
@@ -209,13 +227,14 @@ def _draw_windows(canvas: _Canvas, face: Callable, s: Sequence[float],
     left, low = np.meshgrid(s[0] + pitch * (np.arange(columns) + 0.25),
                             np.arange(3.6, height - 1.8, 2.9))
     lit = canvas.rng.random(left.shape) < 0.5
-    for mask, colour in zip((lit, ~lit), colours):
+    for mask, colour in zip((lit, ~lit), colours, strict=True):
         if mask.any():
             canvas.quads(face, (left[mask], left[mask] + pitch / 2),
                          (low[mask], low[mask] + 1.5), colour, BUILDING)
 
 
-def _draw_building(canvas: _Canvas, x: Sequence[float], z: Sequence[float]) -> None:
+def _draw_building(canvas: _Canvas, x: Sequence[float],
+                   z: Sequence[float]) -> None:
     rng = canvas.rng
     height, colour = rng.uniform(5, 15), canvas.pick(FACADES, 10)
     canvas.box(x, (0, height), z, colour, BUILDING)
@@ -223,7 +242,8 @@ def _draw_building(canvas: _Canvas, x: Sequence[float], z: Sequence[float]) -> N
     shop, glass = canvas.pick(FACADES, 25) * 0.7, canvas.vary((66, 78, 96), 8)
     lamp = np.array((252, 206, 112))
     for face, s, light in ((side, z, gain), (front, x, 0.95)):
-        canvas.quads(face, s, (0, 2.7), canvas.shade(shop, z[0], light), BUILDING)
+        canvas.quads(face, s, (0, 2.7), canvas.shade(shop, z[0], light),
+                     BUILDING)
         canvas.quads(face, s, (height - 0.5, height),
                      canvas.shade(0.7 * colour, z[0], light), BUILDING)
         dark = canvas.shade(glass, z[0], light)
@@ -235,8 +255,7 @@ def _draw_building(canvas: _Canvas, x: Sequence[float], z: Sequence[float]) -> N
 def _draw_tree(canvas: _Canvas, x: float, z: float) -> None:
     rng, scale = canvas.rng, canvas.focal / z
     crown, tall = rng.uniform(1.2, 1.9), rng.uniform(3.4, 4.8)
-    canvas.shadow(x + crown * np.array((-1, 0, 1, 0)),
-                  z + crown * np.array((0, -1, 0, 1)), 0.7)
+    canvas.shadow((x, z), (-crown, 0, crown, 0), (0, -crown, 0, crown), 0.7)
     u, v = canvas.project(x, 0, z)
     trunk = canvas.shade(canvas.vary((92, 68, 48), 8), z)
     canvas.rect(u, v, max(2, 0.36 * scale), tall * scale, trunk, TREE)
@@ -258,47 +277,50 @@ def _draw_car(canvas: _Canvas, x: float, z: float, oncoming: bool) -> None:
     lights = canvas.shade(np.array(tail), z, 1.1)
     body, cabin = (x - 0.9, x + 0.9), (x - 0.74, x + 0.74)
     roof = rng.uniform(1.4, 1.65)
-    canvas.shadow(x + np.array((-1, 1, 1, -1)) * 1.05,
-                  z + np.array((-0.3, -0.3, 4.3, 4.3)), 0.45)
+    canvas.shadow((x, z), (-1, 1, 1, -1), (-0.3, -0.3, 4.3, 4.3), 0.45)
     for wheel in (-0.68, 0.68):
         canvas.rect(*canvas.project(x + wheel, 0, z), 0.26 * scale, 0.5 * scale,
                     black, CAR)
     canvas.box(body, (0.25, 0.9), (z, z + 4.2), colour, CAR)
     side, front, _ = canvas.faces(body, z)
-    for axle in (z + 0.8, z + 3.4):
+    beside = abs(x) > 0.9
+    for axle in (z + 0.8, z + 3.4) if beside else ():
         edges = side(np.array((axle - 0.34, axle + 0.34)), 0.34)
-        canvas.ellipse(edges.mean(0), (abs(edges[1, 0] - edges[0, 0]) / 2,
-                                       0.34 * canvas.focal / axle), black, CAR)
+        radii = np.ptp(edges[:, 0]) / 2, 0.34 * canvas.focal / axle
+        canvas.ellipse(edges.mean(0), radii, black, CAR)
     canvas.box(cabin, (0.9, roof), (z + 0.5, z + 3.3), colour, CAR)
     canvas.quads(front, body, (0.25, 0.4), black, CAR)
-    canvas.quads(front, (np.array((x - 0.82, x + 0.5)), np.array((x - 0.5, x + 0.82))),
-                 (0.6, 0.8), lights, CAR)
+    lamps = (x - 0.82, x + 0.5), (x - 0.5, x + 0.82)
+    canvas.quads(front, lamps, (0.6, 0.8), lights, CAR)
     side, front, _ = canvas.faces(cabin, z + 0.5)
     pane = (0.95, roof - 0.12)
     canvas.quads(front, (x - 0.62, x + 0.62), pane, glass, CAR)
-    canvas.quads(side, (np.array((z + 0.7, z + 2)), np.array((z + 1.8, z + 3.1))),
-                 pane, glass, CAR)
+    if beside:
+        doors = (z + 0.7, z + 2), (z + 1.8, z + 3.1)
+        canvas.quads(side, doors, pane, glass, CAR)
 
 
 def _draw_person(canvas: _Canvas, x: float, z: float) -> None:
     rng, tall = canvas.rng, 1.75 * canvas.focal / z
-    canvas.shadow(x + np.array((-0.4, 0.1, 0.5, 0)),
-                  z + np.array((0, -0.3, 0, 0.3)), 0.6)
+    canvas.shadow((x, z), (-0.4, 0.1, 0.5, 0), (0, -0.3, 0, 0.3), 0.6)
     u, v = canvas.project(x, 0, z)
     skin = canvas.shade(canvas.pick(SKINS), z)
     shirt, trousers = (canvas.pick(CLOTHES) for _ in range(2))
     stride = rng.uniform(0.06, 0.16) * tall
     for hip, foot in ((-0.08 * tall, -stride), (0.08 * tall, stride)):
         thick = max(1, 0.11 * tall)
-        leg = [(u + hip, v - 0.46 * tall), (u + hip + thick / 2, v - 0.46 * tall),
+        leg = [(u + hip, v - 0.46 * tall),
+               (u + hip + thick / 2, v - 0.46 * tall),
                (u + foot + thick / 2, v), (u + foot - thick / 2, v)]
-        canvas.polygons(np.array([leg]), canvas.shade(0.55 * trousers, z), PERSON)
+        canvas.polygons(
+            np.array([leg]), canvas.shade(0.55 * trousers, z), PERSON)
     canvas.rect(u, v - 0.42 * tall, max(4, 0.42 * tall), 0.38 * tall,
                 canvas.shade(shirt, z, 0.8), PERSON)
     canvas.rect(u, v - 0.40 * tall, max(2, 0.26 * tall), 0.44 * tall,
                 canvas.shade(shirt, z), PERSON)
     head = (0.09 * tall, 0.10 * tall)
-    hair = canvas.shade(canvas.pick(((40, 30, 26), (120, 84, 44), (180, 150, 90))), z)
+    hair = canvas.shade(
+        canvas.pick(((40, 30, 26), (120, 84, 44), (180, 150, 90))), z)
     canvas.ellipse((u, v - 0.91 * tall), head, hair, PERSON)
     canvas.ellipse((u, v - 0.88 * tall), np.multiply(head, 0.8), skin, PERSON)
 
@@ -314,16 +336,20 @@ def _draw_pole(canvas: _Canvas, x: float, z: float, side: int) -> None:
         reach = 1.4 * scale
         canvas.rect(u - side * reach / 2, v - tall, reach, width, metal, POLE)
         lamp = canvas.shade(np.array((255, 240, 190)), z)
-        canvas.rect(u - side * reach, v - tall + width, 0.7 * scale, width, lamp, POLE)
+        canvas.rect(u - side * reach, v - tall + width, 0.7 * scale, width,
+                    lamp, POLE)
     else:
         bottom = v - 2.5 * scale
-        canvas.rect(u, bottom, max(4, 0.45 * scale), 1.2 * scale, 0.5 * metal, POLE)
+        canvas.rect(u, bottom, max(4, 0.45 * scale), 1.2 * scale, 0.5 * metal,
+                    POLE)
         light = rng.integers(2)
         colour = np.array(((240, 40, 30), (40, 220, 90))[light])
-        canvas.ellipse((u, bottom - (0.9, 0.3)[light] * scale), (1, 1), colour, POLE)
+        canvas.ellipse((u, bottom - (0.9, 0.3)[light] * scale), (1, 1), colour,
+                       POLE)
 
 
-def _place(canvas: _Canvas, x: float, near: float, far: float) -> Tuple[float, float]:
+def _place(canvas: _Canvas, x: float, near: float,
+           far: float) -> Tuple[float, float]:
     """Choose a distance at which x is in view, moving x inwards if need be."""
     room = canvas.vanish[0] if x < 0 else canvas.width - canvas.vanish[0]
     limit = canvas.focal * abs(x) / (0.92 * room)
@@ -347,8 +373,8 @@ def _build_blocks(canvas: _Canvas) -> None:
     if abs(canvas.sun) > 0.1:
         side = np.sign(canvas.sun)
         wall = canvas.centre + side * edge
-        reach = wall - side * rng.uniform(1, edge)
-        canvas.shadow((wall, wall, reach, reach), (0.8, 60, 60, 0.8), 0.68)
+        reach = -side * rng.uniform(1, edge)
+        canvas.shadow((wall, 0), (0, 0, reach, reach), (0.8, 60, 60, 0.8), 0.68)
 
 
 def _place_objects(canvas: _Canvas) -> list:
@@ -374,13 +400,14 @@ def _place_objects(canvas: _Canvas) -> list:
     for _ in range(rng.integers(3, 7)):
         walk = half + rng.uniform(0.2, 0.9) * canvas.walk
         across = rng.uniform(-half, half)
-        x = centre + (across if rng.random() < 0.3 else rng.choice((-1, 1)) * walk)
-        add(_draw_person, x, unit / 0.41, unit / 0.16)
+        shift = across if rng.random() < 0.3 else rng.choice((-1, 1)) * walk
+        add(_draw_person, centre + shift, unit / 0.41, unit / 0.16)
     return objects
 
 
-def draw_street(rng: np.random.Generator, size: Tuple[int, int] = (64, 96)
-                ) -> Tuple[np.ndarray, np.ndarray]:
+def draw_street(
+    rng: np.random.Generator, size: Tuple[int, int] = (64, 96)
+) -> Tuple[np.ndarray, np.ndarray]:
     """Draw one random street.
 
     Args:
@@ -400,7 +427,8 @@ def draw_street(rng: np.random.Generator, size: Tuple[int, int] = (64, 96)
     _draw_sky(canvas)
     _draw_ground(canvas)
     _build_blocks(canvas)
-    for _, draw, args in sorted(_place_objects(canvas), key=lambda item: -item[0]):
+    for _, draw, args in sorted(
+            _place_objects(canvas), key=lambda item: -item[0]):
         draw(canvas, *args)
     return canvas.finish()
 
@@ -415,7 +443,8 @@ def _check_integer(name: str, value: int, least: int) -> int:
 def _check_size(size: Sequence[int]) -> Tuple[int, int]:
     if not isinstance(size, Sequence) or len(size) != 2:
         raise ValueError(f'size must be (height, width), got {size!r}')
-    return tuple(_check_integer('every side of size', side, 32) for side in size)
+    return tuple(
+        _check_integer('every side of size', side, 32) for side in size)
 
 
 def _check_folder(root: Path, meta: dict) -> None:
@@ -423,14 +452,16 @@ def _check_folder(root: Path, meta: dict) -> None:
     found = json.loads(path.read_text()) if path.is_file() else None
     hint = 'delete it or choose another data_root'
     if found != meta:
-        raise ValueError(f'{root} holds another dataset: found {found}, requested '
-                         f'{meta}; {hint}')
+        raise ValueError(
+            f'{root} holds another dataset: found {found}, requested '
+            f'{meta}; {hint}')
     for split in SPLITS:
         for kind in ('img_dir', 'ann_dir'):
             count = len(list((root / kind / split).glob('*.png')))
             if count != meta[f'num_{split}']:
-                raise ValueError(f'{root / kind / split} is incomplete: found {count} '
-                                 f'files, requested {meta[f"num_{split}"]}; {hint}')
+                raise ValueError(
+                    f'{root / kind / split} is incomplete: found {count} '
+                    f'files, requested {meta[f"num_{split}"]}; {hint}')
 
 
 def _write_scenes(root: Path, meta: dict) -> None:
@@ -449,8 +480,11 @@ def _write_scenes(root: Path, meta: dict) -> None:
     (root / 'meta.json').write_text(json.dumps(meta))
 
 
-def write_toy_street(data_root: str, num_train: int = 1500, num_val: int = 200,
-                     size: Tuple[int, int] = (64, 96), seed: int = 0) -> None:
+def write_toy_street(data_root: str,
+                     num_train: int = 1500,
+                     num_val: int = 200,
+                     size: Tuple[int, int] = (64, 96),
+                     seed: int = 0) -> None:
     """Write the dataset to ``data_root`` unless it is already there.
 
     The folder appears complete or not at all, also when several processes
@@ -471,15 +505,17 @@ def write_toy_street(data_root: str, num_train: int = 1500, num_val: int = 200,
         ValueError: If an argument is out of range, or ``data_root`` holds
             anything but the complete requested dataset.
     """
-    meta = dict(version=VERSION, size=list(_check_size(size)),
-                num_train=_check_integer('num_train', num_train, 1),
-                num_val=_check_integer('num_val', num_val, 1),
-                seed=_check_integer('seed', seed, 0))
+    meta = dict(
+        version=VERSION,
+        size=list(_check_size(size)),
+        num_train=_check_integer('num_train', num_train, 1),
+        num_val=_check_integer('num_val', num_val, 1),
+        seed=_check_integer('seed', seed, 0))
     root = Path(data_root).resolve()
     if not root.exists() or not os.listdir(root):
         root.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f'.{root.name}.'
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=root.parent) as folder:
+        with tempfile.TemporaryDirectory(
+                prefix=f'.{root.name}.', dir=root.parent) as folder:
             scenes = Path(folder) / 'scenes'
             _write_scenes(scenes, meta)
             try:
@@ -515,11 +551,18 @@ class ToyStreetDataset(BaseSegDataset):
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
 
-    def __init__(self, data_root: str, generate: Optional[dict] = None,
-                 img_suffix: str = '.png', seg_map_suffix: str = '.png',
-                 reduce_zero_label: bool = False, **kwargs) -> None:
+    def __init__(self,
+                 data_root: str,
+                 generate: Optional[dict] = None,
+                 img_suffix: str = '.png',
+                 seg_map_suffix: str = '.png',
+                 reduce_zero_label: bool = False,
+                 **kwargs) -> None:
         if generate is not None:
             write_toy_street(data_root, **generate)
-        super().__init__(data_root=data_root, img_suffix=img_suffix,
-                         seg_map_suffix=seg_map_suffix,
-                         reduce_zero_label=reduce_zero_label, **kwargs)
+        super().__init__(
+            data_root=data_root,
+            img_suffix=img_suffix,
+            seg_map_suffix=seg_map_suffix,
+            reduce_zero_label=reduce_zero_label,
+            **kwargs)

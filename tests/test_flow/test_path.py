@@ -1,0 +1,66 @@
+import pytest
+import torch
+from mmseg_semflow.flow import RectifiedFlowPath, uniform_times
+
+
+def latents():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 4, 3, 5, 6, generator=generator).unbind(0)
+
+
+def test_ends_are_exact():
+    z0, z1 = latents()
+    path = RectifiedFlowPath()
+    assert torch.equal(path.sample(z0, z1, torch.zeros(4)).zt, z0)
+    assert torch.equal(path.sample(z0, z1, torch.ones(4)).zt, z1)
+
+
+def test_velocity_is_the_derivative_of_the_path():
+    z0, z1 = (z.double() for z in latents())
+    path = RectifiedFlowPath()
+    t = torch.rand(4, dtype=torch.float64)
+    point, later = path.sample(z0, z1, t), path.sample(z0, z1, t + 1e-3)
+    torch.testing.assert_close((later.zt - point.zt) / 1e-3, point.velocity)
+    torch.testing.assert_close(
+        point.zt + (1 - t).view(-1, 1, 1, 1) * point.velocity, z1)
+
+
+@pytest.mark.parametrize('name, cdf', [
+    ('uniform', lambda t: t),
+    ('logit_normal',
+     lambda t: torch.distributions.Normal(0., 1.).cdf(torch.logit(t))),
+])
+def test_time_follows_its_distribution(name, cdf):
+    generator = torch.Generator().manual_seed(0)
+    t = RectifiedFlowPath(name).sample_time(20000, generator=generator)
+    assert t.dtype == torch.float32 and t.shape == (20000, )
+    grid = torch.linspace(0.05, 0.95, 19)
+    empirical = (t[None] <= grid[:, None]).float().mean(1)
+    # The Kolmogorov bound at 20000 draws for a probability of 1e-6.
+    assert (empirical - cdf(grid)).abs().max() < 0.0191
+
+
+def test_bad_arguments():
+    z0, z1 = latents()
+    path = RectifiedFlowPath()
+    with pytest.raises(ValueError, match="one of .* got 'cosine'"):
+        RectifiedFlowPath('cosine')
+    with pytest.raises(ValueError, match='same shape'):
+        path.sample(z0, z1[:2], torch.zeros(4))
+    with pytest.raises(ValueError, match=r't must have shape \(4,\)'):
+        path.sample(z0, z1, torch.zeros(1))
+
+
+@pytest.mark.parametrize('num_steps', [1, 2, 3, 16, 30, 1000])
+def test_uniform_times(num_steps):
+    times = uniform_times(num_steps, 1., 0.)
+    assert len(times) == num_steps + 1
+    assert times[0] == 1 and times[-1] == 0
+    torch.testing.assert_close(
+        times.diff(), torch.full((num_steps, ), -1 / num_steps))
+
+
+@pytest.mark.parametrize('num_steps', [0, -1, 2.5, '3', None])
+def test_bad_number_of_steps(num_steps):
+    with pytest.raises(ValueError, match=f'>= 1, but got {num_steps!r}'):
+        uniform_times(num_steps, 0., 1.)

@@ -1,0 +1,149 @@
+"""Real loading code on a tiny folder in Stable Diffusion's layout."""
+
+import json
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from mmengine.registry import MODELS
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from mmseg_semflow.networks.pretrained import encode_null_prompt
+from tiny import UNET, VAE
+
+
+def write_tokenizer(folder):
+    """Write CLIP's tokenizer without merges: bytes, word ends, specials."""
+    from transformers.models.clip.tokenization_clip import bytes_to_unicode
+    folder.mkdir(parents=True)
+    letters = list(bytes_to_unicode().values())
+    tokens = [
+        *letters, *(letter + '</w>' for letter in letters), '<|startoftext|>',
+        '<|endoftext|>'
+    ]
+    (folder / 'vocab.json').write_text(
+        json.dumps({token: i
+                    for i, token in enumerate(tokens)}))
+    (folder / 'merges.txt').write_text('#version: 0.2\n')
+    CLIPTokenizer(
+        str(folder / 'vocab.json'),
+        str(folder / 'merges.txt'),
+        model_max_length=77).save_pretrained(folder)
+
+
+def write_sd_folder(folder, safetensors=True):
+    """Write a tiny UNet, VAE, text encoder and tokenizer, all random."""
+    options = dict(safe_serialization=safetensors)
+    UNet2DConditionModel(**UNET).save_pretrained(folder / 'unet', **options)
+    AutoencoderKL(**VAE).save_pretrained(folder / 'vae', **options)
+    CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=514,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            bos_token_id=512,
+            eos_token_id=513)).save_pretrained(folder / 'text_encoder',
+                                               **options)
+    write_tokenizer(folder / 'tokenizer')
+    return folder
+
+
+@pytest.fixture(params=[True, False], ids=['safetensors', 'bin'])
+def sd_folder(request, tmp_path):
+    return write_sd_folder(tmp_path / 'sd', request.param)
+
+
+def build_unet(**kwargs):
+    return MODELS.build(dict(type='VelocityUNet', unet=UNET, **kwargs))
+
+
+def test_init_weights_from_a_folder(sd_folder):
+    net = build_unet(sd_folder=str(sd_folder))
+    net.init_weights()
+    source = UNet2DConditionModel.from_pretrained(sd_folder / 'unet')
+    for key, value in source.state_dict().items():
+        assert torch.equal(net.unet.state_dict()[key], value), key
+    assert torch.equal(net.null_prompt, encode_null_prompt(sd_folder))
+    assert net.null_prompt.shape == (1, 77, 16) and net.null_prompt.any()
+
+    autoencoder = MODELS.build(
+        dict(type='KLAutoencoder', vae=VAE, sd_folder=str(sd_folder)))
+    autoencoder.init_weights()
+    source = AutoencoderKL.from_pretrained(sd_folder / 'vae')
+    for key, value in source.state_dict().items():
+        assert torch.equal(autoencoder.vae.state_dict()[key], value), key
+
+
+def test_null_prompt_is_bos_and_padding(sd_folder):
+    encoder = CLIPTextModel.from_pretrained(sd_folder / 'text_encoder')
+    ids = torch.tensor([[512] + [513] * 76])
+    torch.testing.assert_close(encoder(ids)[0], encode_null_prompt(sd_folder))
+
+
+def test_released_unet_weights(tmp_path, sd_folder):
+    source = UNet2DConditionModel(**UNET).state_dict()
+    torch.save(source, tmp_path / 'face.pt')
+    net = build_unet(
+        sd_folder=str(sd_folder), unet_weights=str(tmp_path / 'face.pt'))
+    net.init_weights()
+    for key, value in source.items():
+        assert torch.equal(net.unet.state_dict()[key], value), key
+    assert net.null_prompt.any()
+
+
+def test_unet_weights_from_our_checkpoint(tmp_path):
+    source = build_unet()
+    torch.save(
+        dict(
+            state_dict={
+                f'semflow.velocity_net.{k}': v
+                for k, v in source.state_dict().items()
+            } | {'semflow.codec.levels': torch.zeros(1)}),
+        tmp_path / 'iter_8.pth')
+    net = build_unet(unet_weights=str(tmp_path / 'iter_8.pth'))
+    net.init_weights()
+    for key, value in source.unet.state_dict().items():
+        assert torch.equal(net.unet.state_dict()[key], value), key
+
+
+def test_missing_folder_says_what_to_put_there(tmp_path):
+    net = build_unet(sd_folder=str(tmp_path / 'none'))
+    with pytest.raises(FileNotFoundError, match='Put Stable Diffusion 1.5 in'):
+        net.init_weights()
+
+
+@pytest.mark.parametrize('part', ['unet', 'tokenizer', 'text_encoder'])
+def test_missing_subfolder_is_named(tmp_path, part):
+    folder = write_sd_folder(tmp_path / 'sd')
+    (folder / part).rename(tmp_path / part)
+    net = build_unet(sd_folder=str(folder))
+    with pytest.raises(FileNotFoundError, match=f'sd/{part} is not a folder'):
+        net.init_weights()
+
+
+def test_missing_vae_is_named(tmp_path):
+    (tmp_path / 'sd').mkdir()
+    autoencoder = MODELS.build(
+        dict(type='KLAutoencoder', vae=VAE, sd_folder=str(tmp_path / 'sd')))
+    with pytest.raises(FileNotFoundError, match='sd/vae is not a folder'):
+        autoencoder.init_weights()
+
+
+def test_missing_weights_file(tmp_path):
+    net = build_unet(unet_weights=str(tmp_path / 'face.pt'))
+    with pytest.raises(FileNotFoundError, match='face.pt is not a file'):
+        net.init_weights()
+
+
+def test_another_architecture_is_refused_and_leaves_the_weights(tmp_path):
+    folder = write_sd_folder(tmp_path / 'sd')
+    wide = dict(UNET, block_out_channels=(16, 16))
+    net = MODELS.build(
+        dict(type='VelocityUNet', unet=wide, sd_folder=str(folder)))
+    before = {k: v.clone() for k, v in net.unet.state_dict().items()}
+    with pytest.raises(ValueError, match='sd/unet does not fit .* shape'):
+        net.init_weights()
+    for key, value in net.unet.state_dict().items():
+        assert torch.equal(value, before[key]), key

@@ -1,0 +1,126 @@
+"""Tiny networks, pipelines and configs that the tests share."""
+
+import copy
+
+from mmengine import Config
+
+UNET = dict(
+    in_channels=4,
+    out_channels=4,
+    down_block_types=('CrossAttnDownBlock2D', 'DownBlock2D'),
+    up_block_types=('UpBlock2D', 'CrossAttnUpBlock2D'),
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    norm_num_groups=4,
+    attention_head_dim=4,
+    cross_attention_dim=16)
+VAE = dict(
+    in_channels=3,
+    out_channels=3,
+    down_block_types=('DownEncoderBlock2D', ) * 2,
+    up_block_types=('UpDecoderBlock2D', ) * 2,
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    norm_num_groups=4,
+    latent_channels=4,
+    scaling_factor=0.25)
+CODEC = dict(num_classes=5, divisions=2, spacing=200, void_color=(100, 100, 100))
+
+
+def semflow_cfg(**kwargs) -> dict:
+    """Config of a SemFlowModel: tiny SD-like UNet on 2 x 2 patches."""
+    return copy.deepcopy(
+        dict(
+            type='SemFlowModel',
+            velocity_net=dict(
+                type='VelocityUNet',
+                prompt_length=3,
+                unet=dict(UNET, in_channels=12, out_channels=12)),
+            autoencoder=dict(type='PatchAutoencoder', factor=2),
+            codec=CODEC) | kwargs)
+
+
+def segmentor_cfg(test_cfg=None, **kwargs) -> dict:
+    """Config of a SemFlow segmentor around :func:`semflow_cfg`."""
+    return dict(
+        type='SemFlow',
+        data_preprocessor=dict(type='SemFlowDataPreProcessor'),
+        semflow=semflow_cfg(**kwargs),
+        test_cfg=test_cfg or dict(num_steps=2))
+
+
+def train_pipeline(codec=None, flip=0.5) -> list:
+    """The training pipeline of the tests."""
+    codec = codec or CODEC
+    return [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations'),
+        dict(type='RandomFlip', prob=flip),
+        dict(type='GeneratePseudoMask', codec=codec),
+        dict(type='PerturbPseudoMask', codec=codec),
+        dict(type='PackSemFlowInputs')
+    ]
+
+
+TEST_PIPELINE = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs')
+]
+
+
+def runner_cfg(root, work_dir, max_iters=4, **kwargs) -> Config:
+    """A whole config: tiny SemFlow on the ``street`` folder."""
+
+    def loader(split, pipeline, **options):
+        return dict(
+            num_workers=0,
+            dataset=dict(
+                type='BaseSegDataset',
+                metainfo=dict(
+                    classes=tuple('abcde'),
+                    palette=[[50 * i, 0, 0] for i in range(5)]),
+                data_root=str(root),
+                data_prefix=dict(
+                    img_path=f'img_dir/{split}',
+                    seg_map_path=f'ann_dir/{split}'),
+                pipeline=pipeline),
+            **options)
+
+    cfg = dict(
+        default_scope='mmseg',
+        work_dir=str(work_dir),
+        model=segmentor_cfg(),
+        train_dataloader=loader(
+            'train',
+            train_pipeline(),
+            batch_size=2,
+            sampler=dict(type='InfiniteSampler', shuffle=True)),
+        val_dataloader=loader(
+            'val',
+            TEST_PIPELINE,
+            batch_size=1,
+            sampler=dict(type='DefaultSampler', shuffle=False)),
+        val_evaluator=dict(type='IoUMetric'),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
+        train_cfg=dict(
+            type='IterBasedTrainLoop',
+            max_iters=max_iters,
+            val_interval=max_iters),
+        val_cfg=dict(type='ValLoop'),
+        test_cfg=dict(type='TestLoop'),
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=1),
+            checkpoint=dict(
+                type='CheckpointHook', by_epoch=False, interval=max_iters),
+            visualization=dict(type='SegVisualizationHook')),
+        custom_hooks=[dict(type='StopOnInvalidLossHook')],
+        vis_backends=[dict(type='LocalVisBackend')],
+        visualizer=dict(
+            type='SegLocalVisualizer',
+            vis_backends=[dict(type='LocalVisBackend')]),
+        randomness=dict(seed=0),
+        log_level='WARNING')
+    cfg['test_dataloader'] = cfg['val_dataloader']
+    cfg['test_evaluator'] = cfg['val_evaluator']
+    return Config({**copy.deepcopy(cfg), **kwargs})
