@@ -33,6 +33,13 @@ setup(
     ],
     extras_require=dict(
         dev=['pytest', 'hypothesis', 'ruff'],
-        mmagic=[],
+        # What mmagic 1.2.0 imports. Its own list of requirements names many
+        # more, some without wheels: `pip install --no-deps mmagic==1.2.0`.
+        mmagic=[
+            'diffusers>=0.28,<0.29', 'huggingface_hub<0.26',
+            'transformers<4.47', 'numpy<2', 'opencv-python<4.12', 'click',
+            'imageio', 'pandas', 'resize-right', 'albumentations',
+            'controlnet_aux', 'lpips', 'einops'
+        ],
     ),
 )

@@ -60,8 +60,7 @@ class GeneratePseudoMask(BaseTransform):
                 f'{wrong}: labels must be below num_classes='
                 f'{self.codec.num_classes} or {self.codec.ignore_index} (void)')
         label_map = np.ascontiguousarray(label_map, np.uint8)
-        results['gt_pseudo_mask'] = cv2.LUT(
-            cv2.merge([label_map] * 3), self._table)
+        results['gt_pseudo_mask'] = cv2.applyColorMap(label_map, self._table)
         results['codec'] = self.codec.spec
         return results
 
