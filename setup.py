@@ -17,7 +17,8 @@ setup(
     packages=find_packages(include=['mmseg_semflow', 'mmseg_semflow.*']),
     python_requires='>=3.10',
     install_requires=[
-        'torch>=2.4',
+        # Names an allowed global by its module, for checkpoints.
+        'torch>=2.6',
         'torchdiffeq>=0.2.4',
         'mmengine>=0.10.4,<1.0',
         'mmcv>=2.0.0,<2.2.0',
@@ -25,6 +26,7 @@ setup(
         'diffusers>=0.28',
         'transformers>=4.41',
         'safetensors',
+        'numpy>=1.25',
         # Imported by mmsegmentation 1.2.2, which does not require them.
         'ftfy',
         'regex',

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from tiny import runner_cfg
 
 ROOT = Path(__file__).parents[1]

@@ -2,8 +2,7 @@
 
 from .camvid import CamVidDataset
 from .toy_street import ToyStreetDataset
-from .transforms import (GeneratePseudoMask, PackSemFlowInputs,
-                         PerturbPseudoMask)
+from .transforms import GeneratePseudoMask, PackSemFlowInputs, PerturbPseudoMask
 
 __all__ = [
     'CamVidDataset', 'GeneratePseudoMask', 'PackSemFlowInputs',

@@ -1,5 +1,6 @@
 """Distributed training on hosts without a GPU."""
 
+import atexit
 import os
 
 import torch
@@ -16,3 +17,10 @@ def init_cpu_process_group() -> None:
     launched = 'RANK' in os.environ and 'WORLD_SIZE' in os.environ
     if launched and not torch.cuda.is_available() and not dist.is_initialized():
         dist.init_process_group('gloo')
+        # Left to the interpreter, gloo's threads abort the process at times.
+        atexit.register(_destroy_process_group)
+
+
+def _destroy_process_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,11 +1,21 @@
 """The mathematics of SemFlow, in torch and torchdiffeq alone."""
 
 from .anchors import PseudoMaskCodec
-from .path import (TIME_SAMPLINGS, PathSample, RectifiedFlowPath,
-                   check_num_steps, uniform_times)
+from .path import (
+                   TIME_SAMPLINGS,
+                   PathSample,
+                   RectifiedFlowPath,
+                   check_num_steps,
+                   uniform_times,
+)
 from .perturbation import perturb
-from .solvers import (ADAPTIVE_SOLVERS, FIXED_STEP_SOLVERS, SOLVERS,
-                      check_solver, integrate)
+from .solvers import (
+                   ADAPTIVE_SOLVERS,
+                   FIXED_STEP_SOLVERS,
+                   SOLVERS,
+                   check_solver,
+                   integrate,
+)
 
 __all__ = [
     'ADAPTIVE_SOLVERS', 'FIXED_STEP_SOLVERS', 'SOLVERS', 'TIME_SAMPLINGS',

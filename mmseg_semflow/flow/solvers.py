@@ -2,7 +2,6 @@
 
 from typing import Callable, Dict
 
-import torch
 from torch import Tensor
 from torchdiffeq import odeint
 

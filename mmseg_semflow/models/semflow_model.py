@@ -7,8 +7,12 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_semflow.flow import (PseudoMaskCodec, RectifiedFlowPath,
-                                integrate, uniform_times)
+from mmseg_semflow.flow import (
+    PseudoMaskCodec,
+    RectifiedFlowPath,
+    integrate,
+    uniform_times,
+)
 
 
 class OneStepLoss(nn.Module):

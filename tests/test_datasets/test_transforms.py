@@ -3,9 +3,9 @@ import pytest
 import torch
 from mmcv.transforms import Compose
 from mmseg.registry import TRANSFORMS
-from tiny import CODEC, train_pipeline
 
 from mmseg_semflow.flow import PseudoMaskCodec
+from tiny import CODEC, train_pipeline
 
 
 def generate(label_map, codec=CODEC, **kwargs):

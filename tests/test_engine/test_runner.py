@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.runner import Runner, load_checkpoint
 from mmseg.apis import MMSegInferencer, inference_model, init_model
+
 from tiny import CODEC, TEST_PIPELINE, runner_cfg, segmentor_cfg, train_pipeline
 
 TTA_PIPELINE = [

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from mmseg_semflow.flow import perturb
 
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from mmseg_semflow.flow import (
     FIXED_STEP_SOLVERS,
     SOLVERS,

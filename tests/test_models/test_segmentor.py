@@ -6,9 +6,9 @@ from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from tiny import CODEC, segmentor_cfg
 
 from mmseg_semflow.flow import PseudoMaskCodec
+from tiny import CODEC, segmentor_cfg
 
 
 def build(test_cfg=None, **kwargs):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import load_state_dict
-from tiny import CODEC, UNET, VAE, semflow_cfg
 from torch import nn
+
+from tiny import CODEC, UNET, VAE, semflow_cfg
 
 KL = dict(type='KLAutoencoder', vae=VAE)
 SD = dict(type='VelocityUNet', prompt_length=3, unet=UNET)

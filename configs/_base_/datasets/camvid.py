@@ -1,6 +1,6 @@
 # CamVid at a third of its size for training; tested at full size.
 dataset_type = 'CamVidDataset'
-data_root = 'data/camvid'
+data_root = '{{$CAMVID:data/camvid}}'
 codec = dict(num_classes=11, divisions=3, spacing=125)
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -206,7 +206,8 @@ class SemFlow(BaseSegmentor):
         if data_samples is None:
             data_samples = [SegDataSample() for _ in inputs]
         codec = self.semflow.codec
-        for pseudo_mask, sample in zip(pseudo_masks, data_samples):
+        for pseudo_mask, sample in zip(
+                pseudo_masks, data_samples, strict=True):
             pseudo_mask = self._restore(pseudo_mask[None], sample.metainfo)
             logits = PseudoMaskLogits(pseudo_mask=pseudo_mask[0])
             logits.set_field(codec, 'codec', field_type='metainfo')
