@@ -8,4 +8,3 @@ model_wrapper_cfg = dict(
     device_ids=None,
     find_unused_parameters=False,
     broadcast_buffers=False)
-custom_hooks = [dict(type='StopOnInvalidLossHook')]

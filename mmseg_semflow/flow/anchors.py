@@ -1,6 +1,6 @@
 """Label maps as pseudo masks of anchor colours (SemFlow, Sec. 3.2)."""
 
-from typing import Sequence
+from typing import Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,10 @@ class PseudoMaskCodec(nn.Module):
         amplitude (float): Half-width beta of the finite perturbation (Eq.
             14) this pseudo mask is trained with, in 8-bit levels. It belongs
             to the codec since sampling has to use the same. Defaults to 6.
+        codes (Sequence[int], optional): The distinct numbers in [0, k^3)
+            whose digits the classes take, in place of 0, 1, 2, ...: where k^3
+            exceeds ``num_classes``, a choice may part the anchors further
+            than Eq. 7 does. Defaults to None, Eq. 7.
         void_color (Sequence[int]): RGB colour of void pixels, in 8-bit
             levels. Decoding never returns void. Defaults to
             (255, 255, 255), as in the authors' released code.
@@ -51,6 +55,7 @@ class PseudoMaskCodec(nn.Module):
                  divisions: int = 6,
                  spacing: int = 50,
                  amplitude: float = 6.,
+                 codes: Optional[Sequence[int]] = None,
                  void_color: Sequence[int] = (255, 255, 255),
                  ignore_index: int = 255) -> None:
         super().__init__()
@@ -76,10 +81,15 @@ class PseudoMaskCodec(nn.Module):
             raise ValueError('ignore_index must not be the label of a class, '
                              f'but got ignore_index={ignore_index} with '
                              f'num_classes={num_classes}')
-        labels = torch.arange(num_classes)
+        numbers = tuple(range(num_classes) if codes is None else codes)
+        if len(numbers) != num_classes or len(set(numbers)) != num_classes or \
+                not all(0 <= n < divisions**3 for n in numbers):
+            raise ValueError(
+                f'codes must be num_classes={num_classes} distinct numbers in '
+                f'[0, divisions^3) = [0, {divisions**3}), but got {numbers}')
+        m = torch.tensor(numbers)
         digits = torch.stack([
-            labels // divisions**2, labels // divisions % divisions,
-            labels % divisions
+            m // divisions**2, m // divisions % divisions, m % divisions
         ], 1)
         levels = spacing * digits.float()
         void_distance, nearest = (
@@ -93,6 +103,7 @@ class PseudoMaskCodec(nn.Module):
         self.divisions = divisions
         self.spacing = spacing
         self.amplitude = amplitude
+        self.codes = numbers
         self.void_color = tuple(void_color)
         self.ignore_index = ignore_index
         # Buffers of the state dict, so that a checkpoint knows its codec.
@@ -113,6 +124,7 @@ class PseudoMaskCodec(nn.Module):
             divisions=self.divisions,
             spacing=self.spacing,
             amplitude=self.amplitude,
+            codes=self.codes,
             void_color=self.void_color)
 
     @staticmethod

@@ -1,5 +1,6 @@
 """Frozen autoencoders between pixels and latents."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Optional
 
@@ -59,6 +60,7 @@ class FrozenAutoencoder(BaseModule):
                 'Change the Resize or RandomCrop of the pipeline, or set '
                 f'size_divisor={self.factor} in the data_preprocessor')
 
+    @abstractmethod
     def encode(self, pixels: Tensor) -> LatentGaussian:
         """Encode pixels.
 
@@ -72,8 +74,8 @@ class FrozenAutoencoder(BaseModule):
         Raises:
             ValueError: If H or W is not a multiple of ``factor``.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """Decode scaled latents.
 
@@ -83,7 +85,6 @@ class FrozenAutoencoder(BaseModule):
         Returns:
             Tensor: Pixels, float32, about [-1, 1], shape (B, 3, H, W).
         """
-        raise NotImplementedError
 
 
 @MODELS.register_module()

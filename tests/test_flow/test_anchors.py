@@ -26,7 +26,7 @@ def test_anchors_are_base_k_digits():
 def test_every_class_survives_any_perturbation(data):
     divisions = data.draw(st.integers(2, 7), 'divisions')
     spacing = data.draw(st.integers(10, 254 // (divisions - 1)), 'spacing')
-    num_classes = data.draw(st.integers(1, divisions**3), 'num_classes')
+    num_classes = data.draw(st.integers(1, min(255, divisions**3)), 'num_classes')
     share = data.draw(st.floats(0, 0.98), 'amplitude / (spacing / 2)')
     seed = data.draw(st.integers(0, 999), 'seed')
     codec = PseudoMaskCodec(
@@ -106,7 +106,20 @@ def test_normalize_is_inverted_by_denormalize():
     torch.testing.assert_close(PseudoMaskCodec.denormalize(normalized), levels)
 
 
+def test_codes_choose_among_the_colours_of_eq_7():
+    every = PseudoMaskCodec(27, 3, 100, void_color=(50, 50, 50))
+    codes = (26, 0, 13)
+    chosen = PseudoMaskCodec(3, 3, 100, codes=codes)
+    assert torch.equal(chosen.levels, every.levels[list(codes)])
+    label_map = torch.tensor([[[2, 0, 1]]])
+    decoded = chosen.decode(chosen.normalize(chosen.encode(label_map)))
+    assert torch.equal(decoded, label_map)
+
+
 @pytest.mark.parametrize('kwargs, match', [
+    (dict(num_classes=2, codes=(1, 1)), r'2 distinct .* got \(1, 1\)'),
+    (dict(num_classes=2, codes=(1, )), r'2 distinct .* got \(1,\)'),
+    (dict(num_classes=2, codes=(1, 216)), r'\[0, 216\), .* got \(1, 216\)'),
     (dict(num_classes=0), 'num_classes must be >= 1, but got 0'),
     (dict(num_classes=28, divisions=3, spacing=100),
      r'divisions\^3=27 anchors, fewer than num_classes=28'),
