@@ -28,7 +28,8 @@ benchmark: $(VENV)/installed
 	$(BIN)/python tools/benchmark_pseudo_mask.py
 
 test-newest: $(NEWEST)/constraints.txt
-	$(MAKE) test VENV=$(NEWEST) CONSTRAINTS=$<
+	@rm -f $(NEWEST)/installed
+	$(MAKE) test VENV=$(NEWEST) CONSTRAINTS=$< UPGRADE='-U --upgrade-strategy eager'
 
 $(NEWEST)/constraints.txt: constraints.txt
 	@mkdir -p $(@D)
@@ -36,7 +37,7 @@ $(NEWEST)/constraints.txt: constraints.txt
 
 $(VENV)/installed: setup.py $(VENV)/mmcv-installed
 	@echo '== installing the plugin and what it requires'
-	$(PIP) install -q -c $(CONSTRAINTS) --no-build-isolation -e '.[dev]'
+	$(PIP) install -q $(UPGRADE) -c $(CONSTRAINTS) --no-build-isolation -e '.[dev]'
 	@touch $@
 
 # mmcv's CPU operators are enough on a GPU host too: the plugin uses none, and

@@ -19,7 +19,7 @@ setup(
     install_requires=[
         # Names an allowed global by its module, for checkpoints.
         'torch>=2.6',
-        'torchdiffeq>=0.2.4',
+        'torchdiffeq>=0.2.5',
         'mmengine>=0.10.4,<1.0',
         'mmcv>=2.0.0,<2.2.0',
         'mmsegmentation>=1.2.2,<2.0',

@@ -14,7 +14,7 @@ train_pipeline = [
     dict(type='Resize', scale=scale, keep_ratio=False),
     dict(type='RandomFlip', prob=0.5),
     dict(type='GeneratePseudoMask', codec=codec),
-    dict(type='PerturbPseudoMask', codec=codec),
+    dict(type='PerturbPseudoMask'),
     dict(type='PackSemFlowInputs')
 ]
 test_pipeline = [
@@ -23,6 +23,17 @@ test_pipeline = [
     # After Resize: the prediction is brought to the size of the labels.
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs')
+]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[[dict(type='Resize', scale=scale, keep_ratio=False)],
+                    [
+                        dict(type='RandomFlip', prob=0.),
+                        dict(type='RandomFlip', prob=1.)
+                    ], [dict(type='LoadAnnotations')],
+                    [dict(type='PackSegInputs')]])
 ]
 train_dataloader = dict(
     batch_size=32, num_workers=8, dataset=dict(pipeline=train_pipeline))

@@ -6,4 +6,4 @@ _base_ = [
 ]
 model = dict(
     semflow=dict(
-        codec=_base_.codec, one_step_loss=dict(weight=1., fraction=0.5)))
+        codec=_base_.codec, one_step_loss=dict(weight=1., fraction=0.5, scale=1.5)))

@@ -57,7 +57,7 @@ def train_pipeline(codec=None, flip=0.5) -> list:
         dict(type='LoadAnnotations'),
         dict(type='RandomFlip', prob=flip),
         dict(type='GeneratePseudoMask', codec=codec),
-        dict(type='PerturbPseudoMask', codec=codec),
+        dict(type='PerturbPseudoMask'),
         dict(type='PackSemFlowInputs')
     ]
 

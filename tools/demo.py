@@ -85,7 +85,9 @@ def main() -> None:
     cfg.work_dir = args.work_dir
     work_dir = Path(args.work_dir)
     runner = Runner.from_cfg(cfg)
-    print(f'training for {cfg.train_cfg.max_iters} iterations ...', flush=True)
+    # Building the loop draws the data set, which is not training.
+    max_iters = runner.train_loop.max_iters
+    print(f'training for {max_iters} iterations ...', flush=True)
     start = time.perf_counter()
     runner.train()
     seconds = time.perf_counter() - start
@@ -102,7 +104,7 @@ def main() -> None:
     results = dict(
         miou_by_num_steps=miou,
         training_seconds=round(seconds, 1),
-        iterations=runner.max_iters,
+        iterations=max_iters,
         checkpoint=checkpoint,
         threads=torch.get_num_threads(),
         versions=dict(

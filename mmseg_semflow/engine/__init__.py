@@ -3,9 +3,9 @@
 from .checkpoint import load_from_local
 from .distributed import init_cpu_process_group
 from .hooks import StopOnInvalidLossHook
-from .optim_wrapper import BFloat16OptimWrapper
+from .optim_wrapper import CPUAmpOptimWrapper
 
 __all__ = [
-    'BFloat16OptimWrapper', 'StopOnInvalidLossHook', 'init_cpu_process_group',
+    'CPUAmpOptimWrapper', 'StopOnInvalidLossHook', 'init_cpu_process_group',
     'load_from_local'
 ]

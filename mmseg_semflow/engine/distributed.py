@@ -1,6 +1,7 @@
 """Distributed training on hosts without a GPU."""
 
 import atexit
+import multiprocessing
 import os
 
 import torch
@@ -15,6 +16,8 @@ def init_cpu_process_group() -> None:
     does nothing.
     """
     launched = 'RANK' in os.environ and 'WORLD_SIZE' in os.environ
+    # Workers of a data loader inherit the environment, but are no ranks.
+    launched = launched and multiprocessing.parent_process() is None
     if launched and not torch.cuda.is_available() and not dist.is_initialized():
         dist.init_process_group('gloo')
         # Left to the interpreter, gloo's threads abort the process at times.

@@ -1,6 +1,7 @@
-"""Mixed precision in training, on any device."""
+"""Mixed precision in training, on hosts without a GPU too."""
 
 from contextlib import contextmanager
+from typing import Optional, Union
 
 import torch
 from mmengine.device import get_device
@@ -9,20 +10,40 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 
-@OPTIM_WRAPPERS.register_module()
-class BFloat16OptimWrapper(OptimWrapper):
-    """Run the forward pass of training under bfloat16 autocast.
+class CPUAmpOptimWrapper(OptimWrapper):
+    """``AmpOptimWrapper`` for the CPU: bfloat16 autocast.
 
-    mmengine's ``AmpOptimWrapper`` refuses to work without a GPU; bfloat16
-    needs no loss scaling, so that this one works everywhere.
+    mmengine's own refuses to work without a GPU. On such a host this one
+    takes its name, so that configs and ``--amp`` work there as well.
 
     Args:
+        loss_scale (str | float): Not used, since bfloat16 needs no scaling.
+            Defaults to 'dynamic'.
+        dtype (str | torch.dtype, optional): None or bfloat16. Defaults to
+            None.
         **kwargs: Arguments of mmengine's ``OptimWrapper``.
+
+    Raises:
+        ValueError: If ``dtype`` is another one.
     """
+
+    def __init__(self,
+                 loss_scale: Union[str, float] = 'dynamic',
+                 dtype: Optional[Union[str, torch.dtype]] = None,
+                 **kwargs) -> None:
+        if dtype not in (None, 'bfloat16', torch.bfloat16):
+            raise ValueError('on the CPU, dtype of AmpOptimWrapper must be '
+                             f'bfloat16, but got {dtype!r}')
+        super().__init__(**kwargs)
 
     @contextmanager
     def optim_context(self, model: nn.Module):
         """Add autocast to the context of the forward pass."""
         with super().optim_context(model), torch.autocast(
-                get_device().split(':')[0], dtype=torch.bfloat16):
+                'cpu', dtype=torch.bfloat16):
             yield
+
+
+if get_device() == 'cpu':
+    OPTIM_WRAPPERS.register_module(
+        name='AmpOptimWrapper', module=CPUAmpOptimWrapper, force=True)

@@ -1,7 +1,7 @@
 """Running of mmsegmentation's own command line tools."""
 
-import os.path as osp
 import runpy
+from pathlib import Path
 
 from mmengine.utils import get_installed_path
 
@@ -19,10 +19,12 @@ def run_mmseg_tool(name: str) -> None:
     Raises:
         FileNotFoundError: If this mmsegmentation has no such tool.
     """
-    path = osp.join(
-        get_installed_path('mmsegmentation'), '.mim', 'tools', name)
-    if not osp.isfile(path):
+    package = Path(get_installed_path('mmsegmentation'))
+    # A wheel brings its tools inside the package, a checkout beside it.
+    paths = [package / '.mim/tools' / name, package.parent / 'tools' / name]
+    found = [path for path in paths if path.is_file()]
+    if not found:
         raise FileNotFoundError(
-            f'{path} is not there: install mmsegmentation 1.2.2 from its wheel '
-            'or by `pip install -e .`, both bring its tools')
-    runpy.run_path(path, run_name='__main__')
+            f"mmsegmentation's tools/{name} is neither at {paths[0]} nor at "
+            f'{paths[1]}: install mmsegmentation 1.2.2')
+    runpy.run_path(str(found[0]), run_name='__main__')

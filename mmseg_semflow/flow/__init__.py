@@ -1,20 +1,16 @@
 """The mathematics of SemFlow, in torch and torchdiffeq alone."""
 
 from .anchors import PseudoMaskCodec
-from .path import (
-                   TIME_SAMPLINGS,
-                   PathSample,
-                   RectifiedFlowPath,
-                   check_num_steps,
-                   uniform_times,
-)
+from .path import TIME_SAMPLINGS, PathSample, RectifiedFlowPath
 from .perturbation import perturb
 from .solvers import (
-                   ADAPTIVE_SOLVERS,
-                   FIXED_STEP_SOLVERS,
-                   SOLVERS,
-                   check_solver,
-                   integrate,
+    ADAPTIVE_SOLVERS,
+    FIXED_STEP_SOLVERS,
+    SOLVERS,
+    check_num_steps,
+    check_solver,
+    integrate,
+    uniform_times,
 )
 
 __all__ = [

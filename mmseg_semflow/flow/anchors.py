@@ -77,10 +77,11 @@ class PseudoMaskCodec(nn.Module):
         if len(void_color) != 3 or not all(0 <= v <= 255 for v in void_color):
             raise ValueError('void_color must be three levels in [0, 255], '
                              f'but got {void_color}')
-        if 0 <= ignore_index < num_classes:
-            raise ValueError('ignore_index must not be the label of a class, '
-                             f'but got ignore_index={ignore_index} with '
-                             f'num_classes={num_classes}')
+        if not num_classes <= ignore_index <= 255:
+            raise ValueError(
+                'ignore_index must be an 8-bit label that is no class, in '
+                f'[num_classes, 255] = [{num_classes}, 255], but got '
+                f'{ignore_index}')
         numbers = tuple(range(num_classes) if codes is None else codes)
         if len(numbers) != num_classes or len(set(numbers)) != num_classes or \
                 not all(0 <= n < divisions**3 for n in numbers):
@@ -125,17 +126,13 @@ class PseudoMaskCodec(nn.Module):
             spacing=self.spacing,
             amplitude=self.amplitude,
             codes=self.codes,
-            void_color=self.void_color)
+            void_color=self.void_color,
+            ignore_index=self.ignore_index)
 
     @staticmethod
     def normalize(levels: Tensor) -> Tensor:
         """Map 8-bit levels [0, 255] to the networks' range [-1, 1]."""
         return levels / 127.5 - 1
-
-    @staticmethod
-    def denormalize(pseudo_mask: Tensor) -> Tensor:
-        """Map the networks' range [-1, 1] to 8-bit levels [0, 255]."""
-        return (pseudo_mask + 1) * 127.5
 
     def encode(self, label_map: Tensor) -> Tensor:
         """Colour a label map (Eq. 7).
@@ -175,7 +172,7 @@ class PseudoMaskCodec(nn.Module):
         """
         dtype = torch.promote_types(pseudo_mask.dtype, torch.float32)
         with torch.autocast(pseudo_mask.device.type, enabled=False):
-            anchors = self.anchors.to(dtype)
+            anchors = self.anchors.to(pseudo_mask.device, dtype)
             pixels = pseudo_mask.to(dtype).movedim(1, -1)
             logits = pixels @ (2 * anchors.T) - anchors.square().sum(1)
         return logits.movedim(-1, 1)

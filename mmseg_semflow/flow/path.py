@@ -107,36 +107,3 @@ class RectifiedFlowPath:
                              f'but got {tuple(t.shape)}')
         s = t.view(-1, *[1] * (z0.ndim - 1))
         return PathSample(t=t, zt=(1 - s) * z0 + s * z1, velocity=z1 - z0)
-
-
-def uniform_times(num_steps: int,
-                  start: float,
-                  end: float,
-                  device: Optional[torch.device] = None) -> Tensor:
-    """Make an equidistant solver grid.
-
-    From 0 to 1 it leads from image to mask (SemFlow, Eq. 12), from 1 to 0
-    from mask to image (Eq. 13).
-
-    Args:
-        num_steps (int): Number of steps N, at least 1.
-        start (float): First flow time, in [0, 1].
-        end (float): Last flow time, in [0, 1].
-        device (torch.device, optional): Device of the grid. Defaults to
-            None, torch's default device.
-
-    Returns:
-        Tensor: float32 times, shape (N + 1, ).
-
-    Raises:
-        ValueError: If ``num_steps`` is not an integer of at least 1.
-    """
-    check_num_steps(num_steps)
-    return torch.linspace(start, end, num_steps + 1, device=device)
-
-
-def check_num_steps(num_steps: int) -> None:
-    """Raise a ValueError if this is not a number of solver steps."""
-    if not isinstance(num_steps, int) or num_steps < 1:
-        raise ValueError(
-            f'num_steps must be an integer >= 1, but got {num_steps!r}')

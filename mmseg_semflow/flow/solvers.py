@@ -1,7 +1,8 @@
 """Numerical solvers of the flow's ordinary differential equation."""
 
-from typing import Callable, Dict
+from typing import Callable, Dict, Optional
 
+import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
@@ -16,6 +17,39 @@ def check_solver(solver: str) -> None:
     if solver not in SOLVERS:
         raise ValueError(
             f'solver must be one of {sorted(SOLVERS)}, but got {solver!r}')
+
+
+def check_num_steps(num_steps: int) -> None:
+    """Raise a ValueError if this is not a number of solver steps."""
+    if not isinstance(num_steps, int) or num_steps < 1:
+        raise ValueError(
+            f'num_steps must be an integer >= 1, but got {num_steps!r}')
+
+
+def uniform_times(num_steps: int,
+                  start: float,
+                  end: float,
+                  device: Optional[torch.device] = None) -> Tensor:
+    """Make an equidistant solver grid.
+
+    From 0 to 1 it leads from image to mask (SemFlow, Eq. 12), from 1 to 0
+    from mask to image (Eq. 13).
+
+    Args:
+        num_steps (int): Number of steps N, at least 1.
+        start (float): First flow time, in [0, 1].
+        end (float): Last flow time, in [0, 1].
+        device (torch.device, optional): Device of the grid. Defaults to
+            None, torch's default device.
+
+    Returns:
+        Tensor: float32 times, shape (N + 1, ).
+
+    Raises:
+        ValueError: If ``num_steps`` is not an integer of at least 1.
+    """
+    check_num_steps(num_steps)
+    return torch.linspace(start, end, num_steps + 1, device=device)
 
 
 def integrate(velocity: Callable[[Tensor, Tensor], Tensor],
@@ -35,7 +69,8 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor],
     step between neighbouring times: with N + 1 times ``'euler'`` calls
     ``velocity`` N times, ``'heun'`` 2 N and ``'rk4'`` 4 N times.
     ``'dopri5'`` (the paper's RK45) chooses its own steps between the first
-    and the last time, within ``rtol`` and ``atol``.
+    and the last time, within ``rtol`` and ``atol``; its error is a mean over
+    the batch, which therefore bears on the steps.
 
     Args:
         velocity (Callable): Maps the state z, shape (B, ...), and the flow

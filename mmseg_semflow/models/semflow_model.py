@@ -48,7 +48,8 @@ class OneStepLoss(nn.Module):
         self.scale = scale
         self.register_buffer(
             'class_weight',
-            None if class_weight is None else torch.tensor(class_weight),
+            None if class_weight is None else torch.tensor(
+                class_weight, dtype=torch.float32),
             persistent=False)
 
     def num_samples(self, batch_size: int) -> int:
@@ -94,9 +95,9 @@ class SemFlowModel(BaseModule):
     image (sampled from the autoencoder's posterior in training, its mode at
     inference), z1 that of the pseudo mask (always the mode).
 
-    Both the segmentor of mmsegmentation and the generator of mmagic hold
-    this model under the name ``semflow``, so that their checkpoints are the
-    same. A state dict of another codec or architecture is refused, with
+    Adapters to a toolbox hold this model under the name ``semflow`` and
+    nothing else that is learned, so that their checkpoints are the same. A
+    state dict of another codec or architecture is refused, with
     ``strict=False`` too.
 
     Args:
@@ -132,6 +133,20 @@ class SemFlowModel(BaseModule):
         self.ignore_void = ignore_void
         self.one_step_loss = (
             None if one_step_loss is None else OneStepLoss(**one_step_loss))
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        channels = self.autoencoder.latent_channels
+        if self.velocity_net.latent_channels != channels:
+            raise ValueError(
+                f'the autoencoder makes latents of {channels} channels, but '
+                'unet.in_channels of the velocity_net is '
+                f'{self.velocity_net.latent_channels}')
+        weight = getattr(self.one_step_loss, 'class_weight', None)
+        if weight is not None and len(weight) != self.codec.num_classes:
+            raise ValueError(
+                'one_step_loss.class_weight must have num_classes='
+                f'{self.codec.num_classes} values, but got {len(weight)}')
 
     def loss(self, images: Tensor, pseudo_masks: Tensor,
              label_maps: Tensor) -> Dict[str, Tensor]:
@@ -181,9 +196,8 @@ class SemFlowModel(BaseModule):
             shape (B, C, h, w).
         """
         latents = self.autoencoder.encode(torch.cat([images, pseudo_masks]))
-        mean0, z1 = latents.mean.chunk(2)
-        std0 = latents.std.chunk(2)[0]
-        return mean0 + std0 * torch.randn_like(mean0), z1
+        of_images, of_masks = latents.chunk(2)
+        return of_images.sample(), of_masks.mean
 
     def _mean_error(self, error: Tensor, label_maps: Tensor) -> Tensor:
         if not self.ignore_void:
@@ -281,8 +295,7 @@ class SemFlowModel(BaseModule):
                     found.to(own[key]), own[key]):
                 raise ValueError(
                     f'the checkpoint has a codec with other {rule}: '
-                    f'{found.tolist()}, but the config has '
-                    f'{own[key].tolist()}')
+                    f'{_difference(found, own[key])} in the config')
         wrong = [
             key for key in own.keys() | {
                 k
@@ -301,3 +314,13 @@ class SemFlowModel(BaseModule):
                 f'differ, for example {key!r} is {shapes[0]} in the '
                 f'checkpoint and {shapes[1]} in the config')
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _difference(found: Tensor, own: Tensor) -> str:
+    """Tell where two tensors differ first."""
+    if found.shape != own.shape:
+        return f'shape {tuple(found.shape)}, but {tuple(own.shape)}'
+    if own.ndim < 2:
+        return f'{found.tolist()}, but {own.tolist()}'
+    row = int((found.to(own) != own).any(1).nonzero()[0])
+    return f'{found[row].tolist()} of class {row}, but {own[row].tolist()}'

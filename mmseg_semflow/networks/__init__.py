@@ -1,10 +1,10 @@
 """The networks: diffusers and transformers live here and nowhere else."""
 
 from .autoencoder import (
-                          FrozenAutoencoder,
-                          KLAutoencoder,
-                          LatentGaussian,
-                          PatchAutoencoder,
+    FrozenAutoencoder,
+    KLAutoencoder,
+    LatentGaussian,
+    PatchAutoencoder,
 )
 from .velocity_unet import VelocityUNet
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Optional
+from typing import List, Optional
 
 import torch
 from diffusers import AutoencoderKL
@@ -24,6 +24,12 @@ class LatentGaussian:
 
     mean: Tensor
     std: Tensor
+
+    def chunk(self, chunks: int) -> List['LatentGaussian']:
+        """Split the batch into equal parts."""
+        pairs = zip(
+            self.mean.chunk(chunks), self.std.chunk(chunks), strict=True)
+        return [LatentGaussian(mean, std) for mean, std in pairs]
 
     def sample(self) -> Tensor:
         """Draw a latent, shape (B, C, h, w)."""
@@ -105,6 +111,8 @@ class KLAutoencoder(FrozenAutoencoder):
         super().__init__(
             factor=2**(len(net.config.block_out_channels) - 1),
             latent_channels=net.config.latent_channels)
+        # Image by image: a paper-size batch of pixels does not fit a GPU.
+        net.enable_slicing()
         self.vae = net
         self.sd_folder = sd_folder
         self.scale = net.config.scaling_factor

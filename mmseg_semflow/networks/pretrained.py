@@ -62,6 +62,16 @@ def load_matching(module: nn.Module, state_dict: Dict[str, Tensor],
     module.load_state_dict(state_dict)
 
 
+def _check_config(module: nn.Module, source: nn.Module, name: str,
+                  *keys: str) -> None:
+    """Compare what changes the meaning of weights but not their shapes."""
+    for key in keys:
+        own, theirs = module.config.get(key), source.config.get(key)
+        if own != theirs:
+            raise ValueError(f'{name} has {key}={theirs}, but this config has '
+                             f'{key}={own}: they must be the same')
+
+
 def load_unet(unet: UNet2DConditionModel, folder: PathLike) -> None:
     """Initialise a UNet from the ``unet`` subfolder of a diffusers folder.
 
@@ -77,6 +87,7 @@ def load_unet(unet: UNet2DConditionModel, folder: PathLike) -> None:
     source = UNet2DConditionModel.from_pretrained(
         folder, subfolder='unet', local_files_only=True,
         low_cpu_mem_usage=False)
+    _check_config(unet, source, f'{folder}/unet', 'attention_head_dim')
     load_matching(unet, source.state_dict(), f'{folder}/unet')
 
 
@@ -95,6 +106,8 @@ def load_vae(vae: AutoencoderKL, folder: PathLike) -> None:
     source = AutoencoderKL.from_pretrained(
         folder, subfolder='vae', local_files_only=True,
         low_cpu_mem_usage=False)
+    _check_config(vae, source, f'{folder}/vae', 'scaling_factor',
+                  'shift_factor')
     load_matching(vae, source.state_dict(), f'{folder}/vae')
 
 

@@ -53,6 +53,11 @@ class VelocityUNet(BaseModule):
             torch.zeros(1, prompt_length,
                         self.unet.config.cross_attention_dim))
 
+    @property
+    def latent_channels(self) -> int:
+        """int: Number of channels of the latents it moves."""
+        return self.unet.config.in_channels
+
     def init_weights(self) -> None:
         """Load the pretrained weights that the config names.
 

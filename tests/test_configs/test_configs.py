@@ -51,6 +51,7 @@ def shrink(cfg):
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_config_builds_and_learns_from_its_own_pipeline(path, tmp_path):
     cfg = shrink(Config.fromfile(path))
+    assert {'tta_pipeline', 'tta_model'} <= cfg.keys()
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
     codec = PseudoMaskCodec(**cfg.codec)

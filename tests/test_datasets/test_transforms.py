@@ -43,15 +43,17 @@ def test_unknown_label_is_named_with_its_file(dtype):
         generate(label_map, seg_map_path='ann/3.png')
 
 
-def test_negative_label():
-    with pytest.raises(ValueError, match='but got -1 to 0'):
-        generate(np.array([[-1, 0]]))
+def test_labels_beyond_8_bits_are_named_with_their_file():
+    with pytest.raises(ValueError, match=r'a.png has the labels \[-1, 300\]'):
+        generate(np.array([[-1, 0, 300]]), seg_map_path='a.png')
 
 
 def test_perturbation_stays_below_the_amplitude():
-    transform = TRANSFORMS.build(dict(type='PerturbPseudoMask', codec=CODEC))
+    transform = TRANSFORMS.build(dict(type='PerturbPseudoMask'))
     levels = np.full((8, 9, 3), 200, np.uint8)
-    moved = transform(dict(gt_pseudo_mask=levels.copy()))['gt_pseudo_mask']
+    moved = transform(
+        dict(gt_pseudo_mask=levels.copy(), codec=dict(amplitude=6)))
+    moved = moved['gt_pseudo_mask']
     assert moved.dtype == np.float32
     assert 0 < np.abs(moved - levels).max() <= 6
 
@@ -71,3 +73,14 @@ def test_packed_sample(street):
     labels = sample.gt_sem_seg.data
     decoded = codec.decode(codec.normalize(sample.gt_pseudo_mask.data[None]))
     assert torch.equal(decoded[labels != 255], labels[labels != 255])
+
+
+def test_transforms_must_stand_in_order():
+    perturb = TRANSFORMS.build(dict(type='PerturbPseudoMask'))
+    pack = TRANSFORMS.build(dict(type='PackSemFlowInputs'))
+    for transform in (perturb, pack):
+        with pytest.raises(ValueError, match='GeneratePseudoMask must stand bef'):
+            transform(dict(gt_seg_map=np.zeros((2, 2), np.uint8)))
+    results = generate(np.zeros((2, 2), np.uint8))
+    with pytest.raises(ValueError, match='amplitude=6.0, but .* not perturbed'):
+        pack(results)

@@ -64,7 +64,7 @@ def test_logits_are_distances_up_to_a_constant(num_classes, divisions, spacing):
     assert torch.equal(codec.decode(x), distances.argmin(1))
 
 
-def test_decode_finds_the_nearest_anchor_of_every_8_bit_colour():
+def test_decode_finds_the_nearest_anchor_on_a_lattice_of_colours():
     """All ties included: on the lattice the arithmetic of levels is exact."""
     codec = PseudoMaskCodec(19)
     level = torch.arange(0., 256., 5.)
@@ -99,11 +99,10 @@ def test_void_gets_its_colour():
     assert pseudo_mask[0, :, 0, 1].tolist() == [1, 254, 7]
 
 
-def test_normalize_is_inverted_by_denormalize():
-    levels = torch.arange(256.)
-    normalized = PseudoMaskCodec.normalize(levels)
+def test_normalize_maps_levels_to_the_range_of_the_networks():
+    normalized = PseudoMaskCodec.normalize(torch.arange(256.))
     assert normalized[0] == -1 and normalized[-1] == 1
-    torch.testing.assert_close(PseudoMaskCodec.denormalize(normalized), levels)
+    torch.testing.assert_close(normalized.diff(), torch.full((255, ), 2 / 255))
 
 
 def test_codes_choose_among_the_colours_of_eq_7():
@@ -131,7 +130,8 @@ def test_codes_choose_among_the_colours_of_eq_7():
     (dict(num_classes=7, void_color=(0, 50, 20)),
      r'anchor \[0, 50, 0\] of class 6, nearer than spacing / 2 = 25'),
     (dict(num_classes=7, void_color=(0, 256, 0)), 'three levels in'),
-    (dict(num_classes=7, ignore_index=3), 'ignore_index=3'),
+    (dict(num_classes=7, ignore_index=3), r'\[7, 255\], but got 3'),
+    (dict(num_classes=7, ignore_index=-1), r'\[7, 255\], but got -1'),
 ])
 def test_arguments_that_break_a_rule(kwargs, match):
     with pytest.raises(ValueError, match=match):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmseg_semflow.flow import RectifiedFlowPath, uniform_times
+from mmseg_semflow.flow import RectifiedFlowPath
 
 
 def latents():
@@ -50,18 +50,3 @@ def test_bad_arguments():
         path.sample(z0, z1[:2], torch.zeros(4))
     with pytest.raises(ValueError, match=r't must have shape \(4,\)'):
         path.sample(z0, z1, torch.zeros(1))
-
-
-@pytest.mark.parametrize('num_steps', [1, 2, 3, 16, 30, 1000])
-def test_uniform_times(num_steps):
-    times = uniform_times(num_steps, 1., 0.)
-    assert len(times) == num_steps + 1
-    assert times[0] == 1 and times[-1] == 0
-    torch.testing.assert_close(
-        times.diff(), torch.full((num_steps, ), -1 / num_steps))
-
-
-@pytest.mark.parametrize('num_steps', [0, -1, 2.5, '3', None])
-def test_bad_number_of_steps(num_steps):
-    with pytest.raises(ValueError, match=f'>= 1, but got {num_steps!r}'):
-        uniform_times(num_steps, 0., 1.)

@@ -110,3 +110,18 @@ def test_bad_arguments():
     for times in ([0.], [0., 0.], [0., 1., 0.5]):
         with pytest.raises(ValueError, match='strictly monotonic'):
             integrate(exponential, z, torch.tensor(times))
+
+
+@pytest.mark.parametrize('num_steps', [1, 2, 3, 16, 30, 1000])
+def test_uniform_times(num_steps):
+    times = uniform_times(num_steps, 1., 0.)
+    assert len(times) == num_steps + 1
+    assert times[0] == 1 and times[-1] == 0
+    torch.testing.assert_close(
+        times.diff(), torch.full((num_steps, ), -1 / num_steps))
+
+
+@pytest.mark.parametrize('num_steps', [0, -1, 2.5, '3', None])
+def test_bad_number_of_steps(num_steps):
+    with pytest.raises(ValueError, match=f'>= 1, but got {num_steps!r}'):
+        uniform_times(num_steps, 0., 1.)

@@ -168,6 +168,7 @@ def test_logits_survive_what_mmengine_does_to_data_samples():
     for copy in (found.clone(), found.cpu(), found.detach(),
                  found.to(torch.float32)):
         torch.testing.assert_close(copy.seg_logits.data, logits)
+    torch.testing.assert_close(found.numpy().seg_logits.data, logits)
     assert found.to_dict()['pred_sem_seg']['data'].shape == (1, 16, 16)
 
 
@@ -197,6 +198,11 @@ def test_memory_of_171_classes(monkeypatch):
     (dict(mode='slide'), 'test_cfg.crop_size must be .* but got None'),
     (dict(mode='slide', crop_size=(8, 8), stride=(0, 8)),
      r'test_cfg.stride must be .* but got \(0, 8\)'),
+    (dict(mode='slide', crop_size=8, stride=8),
+     'test_cfg.crop_size must be .* but got 8'),
+    (dict(mode='slide', crop_size=(8, 8), stride=(8, 9)),
+     r'stride=\(8, 9\) must not exceed crop_size=\(8, 8\)'),
+    (dict(dtype='float16'), "test_cfg.dtype must be .* but got 'float16'"),
 ])
 def test_bad_test_cfg(test_cfg, match):
     with pytest.raises(ValueError, match=match):
@@ -213,6 +219,19 @@ def test_test_cfg_changed_later_is_checked():
 def test_pretrained_is_refused():
     with pytest.raises(ValueError, match="pretrained='a.pth' is not used"):
         MODELS.build(segmentor_cfg() | dict(pretrained='a.pth'))
+
+
+def test_padding_with_another_void():
+    cfg = segmentor_cfg()
+    cfg['data_preprocessor']['seg_pad_val'] = 0
+    with pytest.raises(ValueError, match='ignore_index=255 .* but got 0'):
+        MODELS.build(cfg)
+
+
+def test_the_data_preprocessor_may_be_left_out():
+    cfg = segmentor_cfg()
+    del cfg['data_preprocessor']
+    assert MODELS.build(cfg).data_preprocessor.mean.flatten()[0] == 127.5
 
 
 def test_codecs_that_differ():

@@ -17,6 +17,7 @@ class Field(nn.Module):
 
     def __init__(self, function):
         super().__init__()
+        self.latent_channels = 12
         self.function = function
         self.calls = []
 
@@ -190,9 +191,11 @@ def change(cfg, **kwargs):
 
 
 @pytest.mark.parametrize('kwargs, match', [
-    (dict(codec=change(CODEC, num_classes=6)), 'other anchors'),
-    (dict(codec=change(CODEC, spacing=150)), 'other anchors'),
-    (dict(codec=change(CODEC, amplitude=3.)), 'other amplitude: 6.0, .* 3.0'),
+    (dict(codec=change(CODEC, num_classes=6)),
+     r'other anchors .*: shape \(5, 3\), but \(6, 3\)'),
+    (dict(codec=change(CODEC, spacing=150)),
+     r'\[0.0, 0.0, 200.0\] of class 1, but \[0.0, 0.0, 150.0\]'),
+    (dict(codec=change(CODEC, amplitude=3.)), 'other amplitude: 6.0, but 3.0'),
     (dict(codec=change(CODEC, void_color=(90, 90, 90))), 'other void_color'),
     (dict(velocity_net=dict(
         type='VelocityUNet', prompt_length=3,
@@ -225,3 +228,18 @@ def test_a_checkpoint_fits_itself():
 def test_bad_fraction():
     with pytest.raises(ValueError, match=r'fraction must be in .* got 0'):
         build(one_step_loss=dict(fraction=0))
+
+
+def test_class_weights_of_another_number_of_classes():
+    with pytest.raises(ValueError, match='num_classes=5 values, but got 2'):
+        build(one_step_loss=dict(class_weight=[1, 2]))
+
+
+def test_whole_numbers_as_class_weights():
+    model = build(one_step_loss=dict(class_weight=[1, 2, 3, 4, 5]))
+    assert model.loss(*batch(model))['loss_one_step'].isfinite()
+
+
+def test_channels_that_do_not_fit():
+    with pytest.raises(ValueError, match='12 channels, but .* is 4'):
+        build(velocity_net=SD)

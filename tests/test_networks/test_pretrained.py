@@ -147,3 +147,23 @@ def test_another_architecture_is_refused_and_leaves_the_weights(tmp_path):
         net.init_weights()
     for key, value in net.unet.state_dict().items():
         assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize('cfg, part, key', [
+    (dict(type='KLAutoencoder', vae=dict(VAE, scaling_factor=0.5)), 'vae',
+     'scaling_factor=0.25, but this config has scaling_factor=0.5'),
+    (dict(type='VelocityUNet', unet=dict(UNET, attention_head_dim=2)), 'unet',
+     'attention_head_dim=4, but this config has attention_head_dim=2'),
+])
+def test_settings_that_no_shape_shows(tmp_path, cfg, part, key):
+    folder = write_sd_folder(tmp_path / 'sd')
+    net = MODELS.build(dict(cfg, sd_folder=str(folder)))
+    with pytest.raises(ValueError, match=f'sd/{part} has {key}'):
+        net.init_weights()
+
+
+def test_weights_that_carry_code(tmp_path):
+    torch.save(dict(state_dict=print), tmp_path / 'face.pt')
+    net = build_unet(unet_weights=str(tmp_path / 'face.pt'))
+    with pytest.raises(ValueError, match='face.pt cannot be read'):
+        net.init_weights()

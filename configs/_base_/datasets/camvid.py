@@ -4,9 +4,10 @@ dataset_type = 'CamVidDataset'
 data_root = '{{$CAMVID:data/camvid}}'
 crop_size = (120, 160)
 scale = (160, 120)
-# 11 of the 27 colours of three levels a channel, the eight corners of the cube
-# among them, chosen so that classes that often touch lie on no line through a
-# third one. In Eq. 7's order they would be half as far from each other.
+# 11 of the 27 colours of three levels a channel: the eight corners of the cube
+# and, for classes of few pixels, three centres of its faces. In Eq. 7's order
+# the nearest two would be 127 levels apart, here they are 180; and the colours
+# between two classes that often touch belong to no third one.
 codec = dict(
     num_classes=11,
     divisions=3,
@@ -22,7 +23,7 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='RandomFlip', prob=0.5),
     dict(type='GeneratePseudoMask', codec=codec),
-    dict(type='PerturbPseudoMask', codec=codec),
+    dict(type='PerturbPseudoMask'),
     dict(type='PackSemFlowInputs')
 ]
 test_pipeline = [

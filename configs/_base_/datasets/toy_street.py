@@ -3,20 +3,36 @@ dataset_type = 'ToyStreetDataset'
 data_root = 'work_dirs/toy_street'
 generate = dict(num_train=1500, num_val=200, size=(64, 96), seed=0)
 # Two levels a channel are the corners of the cube: the widest spacing there is.
+# Classes that often touch take neighbouring corners, so that the colours
+# between them belong to no third class.
 codec = dict(
-    num_classes=8, divisions=2, spacing=250, void_color=(125, 125, 125))
+    num_classes=8,
+    divisions=2,
+    spacing=254,
+    amplitude=6,
+    codes=(0, 1, 4, 5, 2, 6, 7, 3),
+    void_color=(127, 127, 127))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='GeneratePseudoMask', codec=codec),
-    dict(type='PerturbPseudoMask', codec=codec),
+    dict(type='PerturbPseudoMask'),
     dict(type='PackSemFlowInputs')
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs')
+]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[[
+            dict(type='RandomFlip', prob=0.),
+            dict(type='RandomFlip', prob=1.)
+        ], [dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]])
 ]
 train_dataloader = dict(
     batch_size=16,

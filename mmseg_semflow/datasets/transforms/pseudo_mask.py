@@ -52,9 +52,11 @@ class GeneratePseudoMask(BaseTransform):
             ValueError: If a label is neither a class nor void.
         """
         label_map = results['gt_seg_map']
-        labels = self._labels(label_map)
-        if not self._known[labels].all():
-            wrong = labels[~self._known[labels]].tolist()
+        wrong = [
+            label for label in self._labels(label_map).tolist()
+            if not 0 <= label <= 255 or not self._known[label]
+        ]
+        if wrong:
             raise ValueError(
                 f'{results.get("seg_map_path", "gt_seg_map")} has the labels '
                 f'{wrong}: labels must be below num_classes='
@@ -68,17 +70,19 @@ class GeneratePseudoMask(BaseTransform):
     def _labels(label_map: np.ndarray) -> np.ndarray:
         """List the distinct labels; those of uint8 by a histogram."""
         if label_map.dtype != np.uint8:
-            labels = np.unique(label_map)
-            if labels[0] < 0 or labels[-1] > 255:
-                raise ValueError('labels must be in [0, 255], but got '
-                                 f'{labels[0]} to {labels[-1]}')
-            return labels
+            return np.unique(label_map)
         label_map = np.ascontiguousarray(label_map)
         histogram = cv2.calcHist([label_map], [0], None, [256], [0, 256])
         return np.flatnonzero(histogram)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}(codec={self.codec.spec})'
+
+
+def _require_pseudo_mask(transform: BaseTransform, results: Dict) -> None:
+    if 'gt_pseudo_mask' not in results:
+        raise ValueError('GeneratePseudoMask must stand before '
+                         f'{type(transform).__name__} in the pipeline')
 
 
 @TRANSFORMS.register_module()
@@ -88,32 +92,29 @@ class PerturbPseudoMask(BaseTransform):
     Draws from torch's generator, which mmengine seeds in every worker.
 
     Required and modified key: ``gt_pseudo_mask``, (H, W, 3), which becomes
-    float32. Its amplitude is that of the codec.
-
-    Args:
-        codec (dict): Arguments of :class:`PseudoMaskCodec`, the same as the
-            model's.
+    float32. Required key: ``codec``, whose amplitude it takes.
     """
-
-    def __init__(self, codec: dict) -> None:
-        self.amplitude = PseudoMaskCodec(**codec).amplitude
 
     def transform(self, results: Dict) -> Dict:
         """Perturb the pseudo mask.
 
         Args:
-            results (dict): With ``gt_pseudo_mask``.
+            results (dict): With ``gt_pseudo_mask`` and ``codec``.
 
         Returns:
             dict: With ``gt_pseudo_mask`` perturbed.
+
+        Raises:
+            ValueError: If ``GeneratePseudoMask`` does not stand before.
         """
+        _require_pseudo_mask(self, results)
         results['gt_pseudo_mask'] = perturb(
             torch.from_numpy(results['gt_pseudo_mask']),
-            self.amplitude).numpy()
+            results['codec']['amplitude']).numpy()
         return results
 
     def __repr__(self) -> str:
-        return f'{self.__class__.__name__}(amplitude={self.amplitude})'
+        return f'{self.__class__.__name__}()'
 
 
 @TRANSFORMS.register_module()
@@ -136,7 +137,18 @@ class PackSemFlowInputs(PackSegInputs):
 
         Returns:
             dict: ``inputs`` and ``data_samples``.
+
+        Raises:
+            ValueError: If ``GeneratePseudoMask`` or ``PerturbPseudoMask``
+                does not stand before.
         """
+        _require_pseudo_mask(self, results)
+        amplitude = results['codec']['amplitude']
+        if amplitude > 0 and results['gt_pseudo_mask'].dtype == np.uint8:
+            raise ValueError(
+                f'the codec has amplitude={amplitude}, but the pseudo mask is '
+                'not perturbed: PerturbPseudoMask must stand before '
+                'PackSemFlowInputs')
         packed = super().transform(results)
         pseudo_mask = torch.from_numpy(
             results['gt_pseudo_mask'].transpose(2, 0, 1)).contiguous()

@@ -19,13 +19,15 @@ class PseudoMaskLogits(PixelData):
 
     Holds the 3-channel ``pseudo_mask`` and the ``codec``; ``data``, of shape
     (num_classes, H, W), takes memory only where something asks for it, as
-    test-time augmentation does.
+    test-time augmentation does. A metric, which gets the result as a dict,
+    finds ``pseudo_mask`` in it.
     """
 
     @property
     def data(self) -> Tensor:
         """Tensor: Logits of all classes, shape (num_classes, H, W)."""
-        return self.codec.logits(self.pseudo_mask[None])[0]
+        pseudo_mask = torch.as_tensor(self.pseudo_mask)
+        return self.codec.logits(pseudo_mask[None])[0]
 
 
 @MODELS.register_module()
@@ -35,20 +37,23 @@ class SemFlow(BaseSegmentor):
     Args:
         semflow (dict): Config of :class:`SemFlowModel`.
         data_preprocessor (dict, optional): Config of
-            :class:`SemFlowDataPreProcessor`. Defaults to None.
+            :class:`SemFlowDataPreProcessor`. Defaults to None, one without
+            arguments.
         train_cfg (dict, optional): Not used; mmseg's tools pass it. Defaults
             to None.
         test_cfg (dict, optional): ``num_steps`` (int) and ``solver``
             (``'euler'``, ``'heun'``, ``'rk4'`` or ``'dopri5'``) of the flow;
             ``mode``, ``'whole'`` or ``'slide'``, the latter with
-            ``crop_size`` and ``stride`` (height, width). Defaults to None,
-            which is ``dict(num_steps=25, solver='euler', mode='whole')``.
+            ``crop_size`` and ``stride`` (height, width); ``dtype``, None or
+            ``'bfloat16'`` for autocast. Defaults to None, which is
+            ``dict(num_steps=25, solver='euler', mode='whole', dtype=None)``.
         pretrained (str, optional): Not used; mmseg's tools pass it. Weights
             come from the parts of ``semflow``. Defaults to None.
         init_cfg (dict, optional): Initialisation config. Defaults to None.
 
     Raises:
-        ValueError: If ``test_cfg`` breaks one of these rules.
+        ValueError: If ``test_cfg`` breaks one of these rules, or images are
+            padded with another label than the codec's void.
     """
 
     align_corners = False
@@ -60,7 +65,8 @@ class SemFlow(BaseSegmentor):
                  test_cfg: Optional[dict] = None,
                  pretrained: Optional[str] = None,
                  init_cfg: Optional[dict] = None) -> None:
-        super().__init__(data_preprocessor, init_cfg)
+        super().__init__(
+            data_preprocessor or dict(type='SemFlowDataPreProcessor'), init_cfg)
         if pretrained is not None:
             raise ValueError(
                 f'pretrained={pretrained!r} is not used: set sd_folder or '
@@ -69,9 +75,15 @@ class SemFlow(BaseSegmentor):
         self.semflow = MODELS.build(semflow)
         self.train_cfg = train_cfg
         self.test_cfg = ConfigDict(
-            {**dict(num_steps=25, solver='euler', mode='whole'),
+            {**dict(num_steps=25, solver='euler', mode='whole', dtype=None),
              **(test_cfg or {})})
         self._check_test_cfg()
+        padding = getattr(self.data_preprocessor, 'seg_pad_val', None)
+        void = self.semflow.codec.ignore_index
+        if padding != void:
+            raise ValueError(
+                'seg_pad_val of the data_preprocessor must be ignore_index='
+                f'{void} of the codec, but got {padding}')
 
     def _check_test_cfg(self) -> None:
         cfg = self.test_cfg
@@ -80,12 +92,22 @@ class SemFlow(BaseSegmentor):
         if cfg.mode not in ('whole', 'slide'):
             raise ValueError("test_cfg.mode must be 'whole' or 'slide', "
                              f'but got {cfg.mode!r}')
+        if cfg.dtype not in (None, 'bfloat16'):
+            raise ValueError("test_cfg.dtype must be None or 'bfloat16', "
+                             f'but got {cfg.dtype!r}')
         if cfg.mode == 'slide':
             for key in ('crop_size', 'stride'):
-                if len(cfg.get(key) or ()) != 2 or min(cfg[key]) < 1:
+                value = cfg.get(key)
+                if not isinstance(value, (tuple, list)) or len(value) != 2 \
+                        or min(value) < 1:
                     raise ValueError(
                         f'test_cfg.{key} must be (height, width), both >= 1, '
-                        f"in mode 'slide', but got {cfg.get(key)}")
+                        f"in mode 'slide', but got {value}")
+            if any(s > c for s, c in zip(
+                    cfg.stride, cfg.crop_size, strict=True)):
+                raise ValueError(
+                    f'test_cfg.stride={cfg.stride} must not exceed '
+                    f'crop_size={cfg.crop_size}: pixels would be left out')
 
     @property
     def out_channels(self) -> int:
@@ -161,8 +183,12 @@ class SemFlow(BaseSegmentor):
         return self._whole(inputs)
 
     def _whole(self, inputs: Tensor) -> Tensor:
-        return self.semflow.image_to_mask(inputs, self.test_cfg.num_steps,
-                                          self.test_cfg.solver)
+        cfg = self.test_cfg
+        with torch.autocast(
+                inputs.device.type,
+                dtype=torch.bfloat16,
+                enabled=cfg.dtype == 'bfloat16'):
+            return self.semflow.image_to_mask(inputs, cfg.num_steps, cfg.solver)
 
     def _slide(self, inputs: Tensor) -> Tensor:
         """Average the pseudo masks of overlapping windows.
