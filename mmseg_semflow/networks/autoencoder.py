@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from .pretrained import load_vae
+from .pretrained import load_part
 
 
 @dataclass
@@ -127,7 +127,8 @@ class KLAutoencoder(FrozenAutoencoder):
             ValueError: If it holds another architecture.
         """
         if self.sd_folder is not None:
-            load_vae(self.vae, self.sd_folder)
+            load_part(self.vae, self.sd_folder, 'vae', 'scaling_factor',
+                      'shift_factor')
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> LatentGaussian:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Dict, Union
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import ModelMixin, UNet2DConditionModel
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -62,53 +62,34 @@ def load_matching(module: nn.Module, state_dict: Dict[str, Tensor],
     module.load_state_dict(state_dict)
 
 
-def _check_config(module: nn.Module, source: nn.Module, name: str,
-                  *keys: str) -> None:
-    """Compare what changes the meaning of weights but not their shapes."""
-    for key in keys:
+def load_part(module: ModelMixin, folder: PathLike, subfolder: str,
+              *settings: str) -> None:
+    """Initialise a network from its subfolder of a diffusers folder.
+
+    Args:
+        module (ModelMixin): The UNet or VAE to fill.
+        folder (str | Path): The folder, its weights as safetensors or .bin.
+        subfolder (str): ``'unet'`` or ``'vae'``.
+        *settings (str): Keys of its config that must be the same, since they
+            change what the weights mean but not their shapes.
+
+    Raises:
+        FileNotFoundError: If the folder is not there.
+        ValueError: If it holds another architecture.
+    """
+    check_folder(folder, subfolder)
+    name = f'{folder}/{subfolder}'
+    source = type(module).from_pretrained(
+        folder,
+        subfolder=subfolder,
+        local_files_only=True,
+        low_cpu_mem_usage=False)
+    for key in settings:
         own, theirs = module.config.get(key), source.config.get(key)
         if own != theirs:
             raise ValueError(f'{name} has {key}={theirs}, but this config has '
                              f'{key}={own}: they must be the same')
-
-
-def load_unet(unet: UNet2DConditionModel, folder: PathLike) -> None:
-    """Initialise a UNet from the ``unet`` subfolder of a diffusers folder.
-
-    Args:
-        unet (UNet2DConditionModel): The UNet to fill.
-        folder (str | Path): Folder with ``unet/``, as safetensors or .bin.
-
-    Raises:
-        FileNotFoundError: If the folder is not there.
-        ValueError: If it holds another architecture.
-    """
-    check_folder(folder, 'unet')
-    source = UNet2DConditionModel.from_pretrained(
-        folder, subfolder='unet', local_files_only=True,
-        low_cpu_mem_usage=False)
-    _check_config(unet, source, f'{folder}/unet', 'attention_head_dim')
-    load_matching(unet, source.state_dict(), f'{folder}/unet')
-
-
-def load_vae(vae: AutoencoderKL, folder: PathLike) -> None:
-    """Initialise a VAE from the ``vae`` subfolder of a diffusers folder.
-
-    Args:
-        vae (AutoencoderKL): The autoencoder to fill.
-        folder (str | Path): Folder with ``vae/``, as safetensors or .bin.
-
-    Raises:
-        FileNotFoundError: If the folder is not there.
-        ValueError: If it holds another architecture.
-    """
-    check_folder(folder, 'vae')
-    source = AutoencoderKL.from_pretrained(
-        folder, subfolder='vae', local_files_only=True,
-        low_cpu_mem_usage=False)
-    _check_config(vae, source, f'{folder}/vae', 'scaling_factor',
-                  'shift_factor')
-    load_matching(vae, source.state_dict(), f'{folder}/vae')
+    load_matching(module, source.state_dict(), name)
 
 
 def load_unet_file(unet: UNet2DConditionModel, path: PathLike) -> None:

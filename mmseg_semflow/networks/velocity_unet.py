@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from .pretrained import encode_null_prompt, load_unet, load_unet_file
+from .pretrained import encode_null_prompt, load_part, load_unet_file
 
 
 @MODELS.register_module()
@@ -71,7 +71,7 @@ class VelocityUNet(BaseModule):
         if self.unet_weights is not None:
             load_unet_file(self.unet, self.unet_weights)
         elif self.sd_folder is not None:
-            load_unet(self.unet, self.sd_folder)
+            load_part(self.unet, self.sd_folder, 'unet', 'attention_head_dim')
 
     def _init_null_prompt(self, folder: str) -> None:
         null_prompt = encode_null_prompt(folder)
