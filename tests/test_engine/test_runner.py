@@ -155,12 +155,11 @@ def test_resume_continues_where_it_stopped(run):
     assert resumed.optim_wrapper.optimizer.state_dict()['state'][0]['step'] == 6
 
 
-def test_bfloat16_in_training_and_testing(run):
+@pytest.mark.parametrize('testing', [{'model.test_cfg.dtype': 'bfloat16'},
+                                     {'val_cfg.fp16': True}])
+def test_bfloat16_in_training_and_testing(run, testing):
     dtypes = []
-    runner = run(**{
-        'optim_wrapper.type': 'AmpOptimWrapper',
-        'model.test_cfg.dtype': 'bfloat16'
-    })
+    runner = run(**{'optim_wrapper.type': 'AmpOptimWrapper'}, **testing)
     unet = runner.model.semflow.velocity_net.unet
     unet.conv_in.register_forward_hook(
         lambda module, args, out: dtypes.append((module.training, out.dtype)))

@@ -1,5 +1,6 @@
 """SemFlow as a segmentor of mmsegmentation."""
 
+from contextlib import nullcontext
 from typing import Dict, List, Optional
 
 import torch
@@ -184,10 +185,11 @@ class SemFlow(BaseSegmentor):
 
     def _whole(self, inputs: Tensor) -> Tensor:
         cfg = self.test_cfg
-        with torch.autocast(
-                inputs.device.type,
-                dtype=torch.bfloat16,
-                enabled=cfg.dtype == 'bfloat16'):
+        # Autocast that is switched off would end one of the caller, such as
+        # that of mmengine's loops with fp16=True.
+        context = nullcontext() if cfg.dtype is None else torch.autocast(
+            inputs.device.type, dtype=torch.bfloat16)
+        with context:
             return self.semflow.image_to_mask(inputs, cfg.num_steps, cfg.solver)
 
     def _slide(self, inputs: Tensor) -> Tensor:
