@@ -1,5 +1,5 @@
 # Short trainings of the tiny network on a CPU: warm-up 100, linear decay, EMA.
-max_iters = 1700
+max_iters = 1500
 warmup_iters = 100
 # bfloat16 is faster where the CPU computes in it (avx512_bf16); elsewhere set
 # optim_wrapper.type=OptimWrapper.
