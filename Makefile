@@ -37,7 +37,8 @@ $(NEWEST)/constraints.txt: constraints.txt
 
 $(VENV)/installed: setup.py $(VENV)/mmcv-installed
 	@echo '== installing the plugin and what it requires'
-	$(PIP) install -q $(UPGRADE) -c $(CONSTRAINTS) --no-build-isolation -e '.[dev]'
+	$(PIP) install -q $(UPGRADE) -c $(CONSTRAINTS) --no-build-isolation \
+	    --config-settings editable_mode=compat -e '.[dev]'
 	@touch $@
 
 # mmcv's CPU operators are enough on a GPU host too: the plugin uses none, and

@@ -1,5 +1,6 @@
 # Stands beside mmseg::_base_/default_runtime.py in the _base_ of a config.
-custom_imports = dict(imports=['mmseg_semflow'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['mmseg_semflow.models'], allow_failed_imports=False)
 # Ranks must not draw the same flow times.
 randomness = dict(seed=0, diff_rank_seed=True)
 # Without device ids DDP works on GPUs and on CPUs.

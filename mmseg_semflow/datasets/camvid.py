@@ -1,5 +1,7 @@
 """CamVid, the road scenes of Cambridge."""
 
+import os.path as osp
+
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
@@ -15,7 +17,11 @@ class CamVidDataset(BaseSegDataset):
     Args:
         img_suffix (str): Suffix of the images. Defaults to '.jpg'.
         seg_map_suffix (str): Suffix of the label maps. Defaults to '.png'.
+        data_root (str): Folder of the dataset. Defaults to ''.
         **kwargs: Further arguments of ``BaseSegDataset``.
+
+    Raises:
+        FileNotFoundError: If ``data_root`` is not a folder.
     """
 
     METAINFO = dict(
@@ -28,6 +34,13 @@ class CamVidDataset(BaseSegDataset):
     def __init__(self,
                  img_suffix: str = '.jpg',
                  seg_map_suffix: str = '.png',
+                 data_root: str = '',
                  **kwargs) -> None:
+        if not osp.isdir(data_root):
+            raise FileNotFoundError(
+                f'data_root={data_root!r} is not a folder: link CamVid to '
+                'data/camvid or set CAMVID to its folder, with '
+                'img_dir/{train,val}/*.jpg and ann_dir/{train,val}/*.png')
         super().__init__(
+            data_root=data_root,
             img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)

@@ -465,6 +465,8 @@ def _check_folder(root: Path, meta: dict) -> None:
 
 
 def _write_scenes(root: Path, meta: dict) -> None:
+    count = meta['num_train'] + meta['num_val']
+    print(f'drawing {count} street scenes', flush=True)
     scenes = []
     for number, split in enumerate(SPLITS):
         for kind in ('img_dir', 'ann_dir'):

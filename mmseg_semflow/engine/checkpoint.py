@@ -57,4 +57,5 @@ def load_from_local(filename: str, map_location: Any) -> Any:
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
             f'checkpoint {filename} cannot be read: it is truncated, no '
-            f'checkpoint, or holds more than weights ({error})') from error
+            f'checkpoint, or holds more than weights '
+            f'({error or type(error).__name__})') from error

@@ -19,8 +19,8 @@ class CPUAmpOptimWrapper(OptimWrapper):
     Args:
         loss_scale (str | float): Not used, since bfloat16 needs no scaling.
             Defaults to 'dynamic'.
-        dtype (str | torch.dtype, optional): None or bfloat16. Defaults to
-            None.
+        dtype (str, optional): ``'bfloat16'``, or ``'float32'`` for no
+            autocast at all. Defaults to None, bfloat16.
         **kwargs: Arguments of mmengine's ``OptimWrapper``.
 
     Raises:
@@ -29,18 +29,19 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
     def __init__(self,
                  loss_scale: Union[str, float] = 'dynamic',
-                 dtype: Optional[Union[str, torch.dtype]] = None,
+                 dtype: Optional[str] = None,
                  **kwargs) -> None:
-        if dtype not in (None, 'bfloat16', torch.bfloat16):
+        if dtype not in (None, 'bfloat16', 'float32'):
             raise ValueError('on the CPU, dtype of AmpOptimWrapper must be '
-                             f'bfloat16, but got {dtype!r}')
+                             f"'bfloat16' or 'float32', but got {dtype!r}")
         super().__init__(**kwargs)
+        self.enabled = dtype != 'float32'
 
     @contextmanager
     def optim_context(self, model: nn.Module):
         """Add autocast to the context of the forward pass."""
         with super().optim_context(model), torch.autocast(
-                'cpu', dtype=torch.bfloat16):
+                'cpu', dtype=torch.bfloat16, enabled=self.enabled):
             yield
 
 

@@ -12,7 +12,7 @@ from mmseg.registry import DATASETS
 ROOT = Path(__file__).parents[2]
 CAMVID = Path(os.environ.get('CAMVID', ROOT / '../shared/data/camvid')).resolve()
 
-pytestmark = pytest.mark.skipif(
+needs_camvid = pytest.mark.skipif(
     not CAMVID.is_dir(), reason=f'CamVid is not at {CAMVID}; set CAMVID')
 
 
@@ -24,6 +24,7 @@ def cfg(monkeypatch):
     return cfg
 
 
+@needs_camvid
 @pytest.mark.parametrize('split, count', [('train', 367), ('val', 101)])
 def test_every_image_has_its_mask(cfg, split, count):
     dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
@@ -33,6 +34,7 @@ def test_every_image_has_its_mask(cfg, split, count):
         assert Path(info['seg_map_path']).is_file()
 
 
+@needs_camvid
 def test_real_labels_through_the_training_pipeline(cfg):
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     count = np.zeros(256, np.int64)
@@ -46,7 +48,13 @@ def test_real_labels_through_the_training_pipeline(cfg):
     assert (count[1] + count[3]) / count.sum() > 0.3
 
 
+@needs_camvid
 def test_prediction_has_the_size_of_the_labels(cfg):
     item = DATASETS.build(cfg.val_dataloader.dataset)[0]
     sample = item['data_samples']
     assert sample.gt_sem_seg.shape == sample.ori_shape == (360, 480)
+
+
+def test_missing_folder_says_what_to_put_there():
+    with pytest.raises(FileNotFoundError, match="'/none' is not .* set CAMVID"):
+        DATASETS.build(dict(type='CamVidDataset', data_root='/none'))

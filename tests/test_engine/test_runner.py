@@ -168,6 +168,22 @@ def test_bfloat16_in_training_and_testing(run, testing):
     assert all(p.dtype == torch.float32 for p in unet.parameters())
 
 
+def test_float32_on_a_cpu_without_bfloat16(run):
+    dtypes = []
+    runner = run(**{'optim_wrapper.type': 'AmpOptimWrapper',
+                    'optim_wrapper.dtype': 'float32'})
+    runner.model.semflow.velocity_net.unet.conv_in.register_forward_hook(
+        lambda module, args, out: dtypes.append(out.dtype))
+    runner.train()
+    assert set(dtypes) == {torch.float32}
+
+
+def test_float16_needs_a_gpu(run):
+    with pytest.raises(ValueError, match="or 'float32', but got 'float16'"):
+        run(**{'optim_wrapper.type': 'AmpOptimWrapper',
+               'optim_wrapper.dtype': 'float16'}).train()
+
+
 def test_accumulation_equals_the_larger_batch(run):
     """Two half batches of the same samples give one step of the whole."""
     weights = []

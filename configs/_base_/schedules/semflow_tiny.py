@@ -2,7 +2,7 @@
 max_iters = 1500
 warmup_iters = 100
 # bfloat16 is faster where the CPU computes in it (avx512_bf16); elsewhere set
-# optim_wrapper.type=OptimWrapper.
+# optim_wrapper.dtype=float32.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
@@ -30,12 +30,12 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=100, log_metric_by_epoch=False),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
         type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook', interval=10))
+    visualization=dict(type='SegVisualizationHook', interval=1))
 custom_hooks = [
     dict(type='StopOnInvalidLossHook'),
     dict(
