@@ -6,7 +6,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from mmengine.registry import MODELS
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from mmseg_semflow.networks.pretrained import encode_null_prompt
 from tiny import UNET, VAE
@@ -14,21 +15,22 @@ from tiny import UNET, VAE
 
 def write_tokenizer(folder):
     """Write CLIP's tokenizer without merges: bytes, word ends, specials."""
-    from transformers.models.clip.tokenization_clip import bytes_to_unicode
     folder.mkdir(parents=True)
-    letters = list(bytes_to_unicode().values())
-    tokens = [
-        *letters, *(letter + '</w>' for letter in letters), '<|startoftext|>',
-        '<|endoftext|>'
-    ]
-    (folder / 'vocab.json').write_text(
-        json.dumps({token: i
-                    for i, token in enumerate(tokens)}))
+    letters = sorted(ByteLevel.alphabet())
+    start, end = '<|startoftext|>', '<|endoftext|>'
+    tokens = [*letters, *(letter + '</w>' for letter in letters), start, end]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    (folder / 'vocab.json').write_text(json.dumps(vocabulary))
     (folder / 'merges.txt').write_text('#version: 0.2\n')
-    CLIPTokenizer(
-        str(folder / 'vocab.json'),
-        str(folder / 'merges.txt'),
-        model_max_length=77).save_pretrained(folder)
+    (folder / 'tokenizer_config.json').write_text(
+        json.dumps(
+            dict(
+                tokenizer_class='CLIPTokenizer',
+                model_max_length=77,
+                bos_token=start,
+                eos_token=end,
+                pad_token=end,
+                unk_token=end)))
 
 
 def write_sd_folder(folder, safetensors=True):
