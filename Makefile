@@ -11,6 +11,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+EXTRAS ?= dev,metrics,demo,mmagic
 NEWEST := .venv-newest
 
 .PHONY: demo test test-newest lint benchmark
@@ -29,16 +30,19 @@ benchmark: $(VENV)/installed
 
 test-newest: $(NEWEST)/constraints.txt
 	@rm -f $(NEWEST)/installed
-	$(MAKE) test VENV=$(NEWEST) CONSTRAINTS=$< UPGRADE='-U --upgrade-strategy eager'
+	$(MAKE) test VENV=$(NEWEST) CONSTRAINTS=$< \
+	    UPGRADE='-U --upgrade-strategy eager' EXTRAS=dev,metrics
 
 $(NEWEST)/constraints.txt: constraints.txt
 	@mkdir -p $(@D)
 	grep -vE '^(diffusers|transformers|huggingface-hub)==' $< > $@
 
-$(VENV)/installed: setup.py $(VENV)/mmcv-installed
+$(VENV)/installed: setup.py $(CONSTRAINTS) $(VENV)/mmcv-installed
 	@echo '== installing the plugin and what it requires'
 	$(PIP) install -q $(UPGRADE) -c $(CONSTRAINTS) --no-build-isolation \
-	    --config-settings editable_mode=compat -e '.[dev]'
+	    --config-settings editable_mode=compat -e '.[$(EXTRAS)]'
+	case $(EXTRAS) in *mmagic*) \
+	    $(PIP) install -q -c $(CONSTRAINTS) --no-deps mmagic;; esac
 	@touch $@
 
 # mmcv's CPU operators are enough on a GPU host too: the plugin uses none, and

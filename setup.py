@@ -26,6 +26,8 @@ setup(
         'diffusers>=0.28',
         'transformers>=4.41',
         'safetensors',
+        'matplotlib',
+        'pillow',
         'numpy>=1.25',
         # Imported by mmsegmentation 1.2.2, which does not require them.
         'ftfy',
@@ -34,14 +36,23 @@ setup(
         'setuptools<81',
     ],
     extras_require=dict(
-        dev=['pytest', 'hypothesis', 'ruff'],
+        dev=['pytest', 'hypothesis', 'ruff', 'playwright'],
+        # FID, KID, LPIPS.
+        metrics=['torchmetrics>=1.3', 'torch-fidelity>=0.3', 'lpips>=0.1.4',
+                 'torchvision'],
+        # The web page. Later releases of gradio want another huggingface_hub
+        # than mmagic, this one wants these of its own requirements.
+        demo=['gradio>=4.44,<5', 'fastapi<0.116', 'starlette<0.42',
+              'pydantic<2.11'],
+        # MaskFormer, among the compared methods.
+        mmdet=['mmdet>=3.1,<4'],
         # What mmagic 1.2.0 imports. Its own list of requirements names many
         # more, some without wheels: `pip install --no-deps mmagic==1.2.0`.
         mmagic=[
             'diffusers>=0.28,<0.29', 'huggingface_hub<0.26',
             'transformers<4.47', 'numpy<2', 'opencv-python<4.12', 'click',
             'imageio', 'pandas', 'resize-right', 'albumentations',
-            'controlnet_aux', 'lpips', 'einops'
+            'controlnet_aux', 'lpips', 'einops', 'torchvision'
         ],
     ),
 )

@@ -54,7 +54,9 @@ def load_from_local(filename: str, map_location: Any) -> Any:
     try:
         return torch.load(
             filename, map_location=map_location, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    # The last three from the unpickler, which takes any text for opcodes.
+    except (RuntimeError, EOFError, pickle.UnpicklingError, LookupError,
+            ValueError, AttributeError) as error:
         raise ValueError(
             f'checkpoint {filename} cannot be read: it is truncated, no '
             f'checkpoint, or holds more than weights '

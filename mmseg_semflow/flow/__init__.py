@@ -1,6 +1,8 @@
 """The mathematics of SemFlow, in torch and torchdiffeq alone."""
 
 from .anchors import PseudoMaskCodec
+from .bridge import BrownianBridgePath
+from .noise import Generators, normal_like, seeded_generator
 from .path import TIME_SAMPLINGS, PathSample, RectifiedFlowPath
 from .perturbation import perturb
 from .solvers import (
@@ -12,9 +14,12 @@ from .solvers import (
     integrate,
     uniform_times,
 )
+from .tiling import average_windows, tile_velocity, window_ends
 
 __all__ = [
     'ADAPTIVE_SOLVERS', 'FIXED_STEP_SOLVERS', 'SOLVERS', 'TIME_SAMPLINGS',
-    'PathSample', 'PseudoMaskCodec', 'RectifiedFlowPath', 'check_num_steps',
-    'check_solver', 'integrate', 'perturb', 'uniform_times'
+    'BrownianBridgePath', 'Generators', 'PathSample', 'PseudoMaskCodec',
+    'RectifiedFlowPath', 'average_windows', 'check_num_steps', 'check_solver',
+    'integrate', 'normal_like', 'perturb', 'seeded_generator', 'tile_velocity',
+    'uniform_times', 'window_ends'
 ]

@@ -148,6 +148,22 @@ class PseudoMaskCodec(nn.Module):
         Raises:
             ValueError: If there is any other label.
         """
+        table = torch.cat([self.levels, self.void_level[None]])
+        return table[self.index(label_map)].movedim(-1, -3)
+
+    def index(self, label_map: Tensor) -> Tensor:
+        """Number the labels so that void comes after the classes.
+
+        Args:
+            label_map (Tensor): Labels in [0, num_classes) or
+                ``ignore_index``, int64, of any shape.
+
+        Returns:
+            Tensor: int64 in [0, num_classes], of the same shape.
+
+        Raises:
+            ValueError: If there is any other label.
+        """
         void = label_map == self.ignore_index
         valid = (label_map >= 0) & (label_map < self.num_classes)
         if not (valid | void).all():
@@ -155,9 +171,7 @@ class PseudoMaskCodec(nn.Module):
             raise ValueError(
                 f'labels must be in [0, {self.num_classes}) or '
                 f'{self.ignore_index} (void), but got {wrong}')
-        table = torch.cat([self.levels, self.void_level[None]])
-        index = label_map.long().masked_fill(void, self.num_classes)
-        return table[index].movedim(-1, -3)
+        return label_map.long().masked_fill(void, self.num_classes)
 
     def logits(self, pseudo_mask: Tensor) -> Tensor:
         r"""Score every class: :math:`2 x \cdot a_c - |a_c|^2`.

@@ -50,17 +50,33 @@ class RectifiedFlowPath:
             (the paper) or ``'logit_normal'``, the sigmoid of a standard
             normal variable (Esser et al., ICML 2024, Sec. 3.1), which
             prefers the middle of the path. Defaults to ``'uniform'``.
+        start_fraction (float): Part of a batch in [0, 1] that gets t = 0
+            instead, where the first step of every segmentation is made; at
+            least one sample unless it is 0. Defaults to 0, the paper.
 
     Raises:
-        ValueError: If ``time_sampling`` is unknown.
+        ValueError: If ``time_sampling`` is unknown or ``start_fraction`` is
+            not in [0, 1].
     """
 
-    def __init__(self, time_sampling: str = 'uniform') -> None:
+    def __init__(self,
+                 time_sampling: str = 'uniform',
+                 start_fraction: float = 0.) -> None:
         if time_sampling not in TIME_SAMPLINGS:
             raise ValueError('time_sampling must be one of '
                              f'{sorted(TIME_SAMPLINGS)}, '
                              f'but got {time_sampling!r}')
+        if not 0 <= start_fraction <= 1:
+            raise ValueError('start_fraction must be in [0, 1], but got '
+                             f'{start_fraction}')
         self.time_sampling = time_sampling
+        self.start_fraction = start_fraction
+
+    def num_at_start(self, batch_size: int) -> int:
+        """Count the first samples of a batch that get t = 0."""
+        if self.start_fraction == 0:
+            return 0
+        return max(1, round(self.start_fraction * batch_size))
 
     def sample_time(self,
                     batch_size: int,
@@ -78,11 +94,13 @@ class RectifiedFlowPath:
         Returns:
             Tensor: Flow time t, float32 in [0, 1], shape (B, ).
         """
-        return TIME_SAMPLINGS[self.time_sampling](
+        t = TIME_SAMPLINGS[self.time_sampling](
             batch_size,
             dtype=torch.float32,
             device=device,
             generator=generator)
+        t[:self.num_at_start(batch_size)] = 0
+        return t
 
     def sample(self, z0: Tensor, z1: Tensor, t: Tensor) -> PathSample:
         """Evaluate the path and its velocity.

@@ -6,9 +6,11 @@ from .autoencoder import (
     LatentGaussian,
     PatchAutoencoder,
 )
+from .schedulers import build_scheduler, denoise, steps_of
 from .velocity_unet import VelocityUNet
 
 __all__ = [
     'FrozenAutoencoder', 'KLAutoencoder', 'LatentGaussian',
-    'PatchAutoencoder', 'VelocityUNet'
+    'PatchAutoencoder', 'VelocityUNet', 'build_scheduler', 'denoise',
+    'steps_of'
 ]

@@ -62,6 +62,32 @@ def load_matching(module: nn.Module, state_dict: Dict[str, Tensor],
     module.load_state_dict(state_dict)
 
 
+def widen_ends(state_dict: Dict[str, Tensor],
+               unet: UNet2DConditionModel) -> Dict[str, Tensor]:
+    """Fit a UNet's weights to one that takes or returns two latents.
+
+    The first convolution is repeated for the second latent and halved, so
+    that its sum keeps its size (Marigold, Ke et al., CVPR 2024, Sec. 3.2);
+    the last is repeated.
+
+    Args:
+        state_dict (Dict[str, Tensor]): Weights of a UNet for one latent.
+        unet (UNet2DConditionModel): The UNet they are for.
+
+    Returns:
+        Dict[str, Tensor]: The weights, those that fit already unchanged.
+    """
+    state_dict = dict(state_dict)
+    for key, dim, part in (('conv_in.weight', 1, unet.conv_in.weight),
+                           ('conv_out.weight', 0, unet.conv_out.weight),
+                           ('conv_out.bias', 0, unet.conv_out.bias)):
+        weight = state_dict.get(key)
+        if weight is not None and part.shape[dim] == 2 * weight.shape[dim]:
+            weight = torch.cat([weight, weight], dim)
+            state_dict[key] = weight / 2 if dim else weight
+    return state_dict
+
+
 def load_part(module: ModelMixin, folder: PathLike, subfolder: str,
               *settings: str) -> None:
     """Initialise a network from its subfolder of a diffusers folder.
@@ -89,7 +115,10 @@ def load_part(module: ModelMixin, folder: PathLike, subfolder: str,
         if own != theirs:
             raise ValueError(f'{name} has {key}={theirs}, but this config has '
                              f'{key}={own}: they must be the same')
-    load_matching(module, source.state_dict(), name)
+    weights = source.state_dict()
+    if subfolder == 'unet':
+        weights = widen_ends(weights, module)
+    load_matching(module, weights, name)
 
 
 def load_unet_file(unet: UNet2DConditionModel, path: PathLike) -> None:
@@ -117,7 +146,7 @@ def load_unet_file(unet: UNet2DConditionModel, path: PathLike) -> None:
         key.split(marker)[1]: value
         for key, value in state_dict.items() if marker in key
     }
-    load_matching(unet, ours or state_dict, str(path))
+    load_matching(unet, widen_ends(ours or state_dict, unet), str(path))
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """The velocity network: a diffusers UNet under a null prompt."""
 
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -20,6 +20,20 @@ class VelocityUNet(BaseModule):
     prompt is always empty (SemFlow, Sec. 3.2), its embedding is a buffer of
     the state dict, so that no text encoder is needed after training starts.
 
+    With ``end_std`` the velocity is, in the manner of Karras et al. (NeurIPS
+    2022, Sec. 5) carried over to this path,
+
+    .. math::
+        v_\theta(z_t, t) = \frac{t \sigma_1^2 - (1 - t) \sigma_0^2}
+        {\sigma_t^2} z_t + \frac{\sigma_0 \sigma_1}{\sigma_t}
+        u_\theta\left(\frac{z_t}{\sigma_t}, t\right), \quad
+        \sigma_t^2 = (1 - t)^2 \sigma_0^2 + t^2 \sigma_1^2,
+
+    so that for independent ends input and target of the UNet :math:`u_\theta`
+    have unit variance, and it predicts the mask alone at t = 0 and the image
+    alone at t = 1, where without it would have to copy :math:`z_t`. The
+    objective stays Eq. 10.
+
     Args:
         unet (dict): Arguments of diffusers' ``UNet2DConditionModel``.
         sd_folder (str, optional): Stable Diffusion 1.5 folder in diffusers'
@@ -32,6 +46,12 @@ class VelocityUNet(BaseModule):
         prompt_length (int): Number of tokens of the prompt. Defaults to 77.
         gradient_checkpointing (bool): Whether to trade speed for memory in
             training. Defaults to False.
+        end_std (Tuple[float, float], optional): Standard deviations
+            :math:`\sigma_0, \sigma_1` of image and mask latents, for
+            preconditioning. Defaults to None, without, as in the paper.
+
+    Raises:
+        ValueError: If ``end_std`` is not two positive numbers.
     """
 
     def __init__(self,
@@ -40,7 +60,8 @@ class VelocityUNet(BaseModule):
                  unet_weights: Optional[str] = None,
                  num_train_timesteps: int = 1000,
                  prompt_length: int = 77,
-                 gradient_checkpointing: bool = False) -> None:
+                 gradient_checkpointing: bool = False,
+                 end_std: Optional[Tuple[float, float]] = None) -> None:
         super().__init__()
         self.unet = UNet2DConditionModel(**unet)
         self.sd_folder = sd_folder
@@ -52,11 +73,23 @@ class VelocityUNet(BaseModule):
             'null_prompt',
             torch.zeros(1, prompt_length,
                         self.unet.config.cross_attention_dim))
+        if end_std is not None and (len(end_std) != 2 or min(end_std) <= 0):
+            raise ValueError(
+                f'end_std must be two positive numbers, but got {end_std}')
+        # In the state dict, so that a checkpoint knows how it was trained.
+        self.register_buffer(
+            'end_std',
+            None if end_std is None else torch.tensor(end_std).float())
 
     @property
-    def latent_channels(self) -> int:
-        """int: Number of channels of the latents it moves."""
+    def in_channels(self) -> int:
+        """int: Number of channels of the state it receives."""
         return self.unet.config.in_channels
+
+    @property
+    def out_channels(self) -> int:
+        """int: Number of channels that it predicts."""
+        return self.unet.config.out_channels
 
     def init_weights(self) -> None:
         """Load the pretrained weights that the config names.
@@ -93,8 +126,18 @@ class VelocityUNet(BaseModule):
         Returns:
             Tensor: Predicted dz/dt, float32, shape (B, C, h, w).
         """
+        if self.end_std is None:
+            return self._apply_unet(zt, t)
+        s = t.float().view(-1, 1, 1, 1)
+        image, mask = (1 - s) * self.end_std[0], s * self.end_std[1]
+        std = (image**2 + mask**2).sqrt()
+        slope = (mask * self.end_std[1] - image * self.end_std[0]) / std**2
+        scale = self.end_std.prod() / std
+        return slope * zt + scale * self._apply_unet(zt / std, t)
+
+    def _apply_unet(self, z: Tensor, t: Tensor) -> Tensor:
         timestep = t.float() * self.num_train_timesteps
-        prompt = self.null_prompt.to(self.unet.dtype).expand(len(zt), -1, -1)
+        prompt = self.null_prompt.to(self.unet.dtype).expand(len(z), -1, -1)
         return self.unet(
-            zt.to(self.unet.dtype), timestep, prompt,
+            z.to(self.unet.dtype), timestep, prompt,
             return_dict=False)[0].float()

@@ -1,6 +1,6 @@
 """Adapters to mmsegmentation."""
 
-from .data_preprocessor import SemFlowDataPreProcessor
-from .semflow import PseudoMaskLogits, SemFlow
+from .compared import BBDM, DSM, SymmFlow
+from .semflow import SemFlow
 
-__all__ = ['PseudoMaskLogits', 'SemFlow', 'SemFlowDataPreProcessor']
+__all__ = ['BBDM', 'DSM', 'SemFlow', 'SymmFlow']

@@ -1,7 +1,7 @@
 """SemFlow as a segmentor of mmsegmentation."""
 
 from contextlib import nullcontext
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Type
 
 import torch
 from mmengine.config import ConfigDict
@@ -12,7 +12,10 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_semflow.flow import check_num_steps, check_solver
+from mmseg_semflow.flow import average_windows, seeded_generator
+from mmseg_semflow.models.pair_model import PairModel
+from mmseg_semflow.models.semflow_model import SemFlowModel
+from mmseg_semflow.models.synthesizer import to_uint8
 
 
 class PseudoMaskLogits(PixelData):
@@ -46,18 +49,22 @@ class SemFlow(BaseSegmentor):
             (``'euler'``, ``'heun'``, ``'rk4'`` or ``'dopri5'``) of the flow;
             ``mode``, ``'whole'`` or ``'slide'``, the latter with
             ``crop_size`` and ``stride`` (height, width); ``dtype``, None or
-            ``'bfloat16'`` for autocast. Defaults to None, which is
-            ``dict(num_steps=25, solver='euler', mode='whole', dtype=None)``.
+            ``'bfloat16'`` for autocast; ``seed`` of a model that draws noise,
+            which SemFlow does not. Defaults to None, which is
+            ``dict(num_steps=25, solver='euler', mode='whole', dtype=None,
+            seed=0)``.
         pretrained (str, optional): Not used; mmseg's tools pass it. Weights
             come from the parts of ``semflow``. Defaults to None.
         init_cfg (dict, optional): Initialisation config. Defaults to None.
 
     Raises:
-        ValueError: If ``test_cfg`` breaks one of these rules, or images are
-            padded with another label than the codec's void.
+        ValueError: If ``test_cfg`` breaks one of these rules, ``semflow`` is
+            another model, or images are padded with another label than the
+            codec's void.
     """
 
     align_corners = False
+    model_class: Type[PairModel] = SemFlowModel
 
     def __init__(self,
                  semflow: dict,
@@ -74,22 +81,30 @@ class SemFlow(BaseSegmentor):
                 'unet_weights of the velocity_net and sd_folder of the '
                 'autoencoder')
         self.semflow = MODELS.build(semflow)
+        self.model_class.check_fits(self.semflow,
+                                    type(self).__name__, 'image_to_mask')
         self.train_cfg = train_cfg
-        self.test_cfg = ConfigDict(
-            {**dict(num_steps=25, solver='euler', mode='whole', dtype=None),
-             **(test_cfg or {})})
+        self.test_cfg = ConfigDict({
+            **dict(
+                num_steps=25,
+                solver=self.semflow.default_solver,
+                mode='whole',
+                dtype=None,
+                seed=0),
+            **(test_cfg or {})
+        })
         self._check_test_cfg()
-        padding = getattr(self.data_preprocessor, 'seg_pad_val', None)
-        void = self.semflow.codec.ignore_index
-        if padding != void:
-            raise ValueError(
-                'seg_pad_val of the data_preprocessor must be ignore_index='
-                f'{void} of the codec, but got {padding}')
+        self.semflow.check_padding(self.data_preprocessor)
 
     def _check_test_cfg(self) -> None:
         cfg = self.test_cfg
-        check_num_steps(cfg.num_steps)
-        check_solver(cfg.solver)
+        known = {
+            'num_steps', 'solver', 'mode', 'dtype', 'seed', 'crop_size', 'stride'
+        }
+        if not known.issuperset(cfg):
+            raise ValueError(f'test_cfg must have keys of {sorted(known)}, but '
+                             f'got {min(cfg.keys() - known)!r}')
+        self.semflow.check_sampling(cfg.num_steps, cfg.solver)
         if cfg.mode not in ('whole', 'slide'):
             raise ValueError("test_cfg.mode must be 'whole' or 'slide', "
                              f'but got {cfg.mode!r}')
@@ -144,30 +159,9 @@ class SemFlow(BaseSegmentor):
                 ``gt_pseudo_mask``.
 
         Returns:
-            Dict[str, Tensor]: See :meth:`SemFlowModel.loss`.
-
-        Raises:
-            ValueError: If the pipeline made no pseudo masks, or made them
-                by another codec than the model's.
+            Dict[str, Tensor]: See :meth:`SemFlowModel.loss_of_samples`.
         """
-        self._check_codec(data_samples)
-        return self.semflow.loss(
-            inputs,
-            torch.stack([s.gt_pseudo_mask.data for s in data_samples]),
-            torch.cat([s.gt_sem_seg.data for s in data_samples]))
-
-    def _check_codec(self, data_samples: List[SegDataSample]) -> None:
-        for sample in data_samples:
-            if 'gt_pseudo_mask' not in sample:
-                raise ValueError(
-                    'a training sample has no gt_pseudo_mask: the '
-                    'train_pipeline must end with GeneratePseudoMask, '
-                    'PerturbPseudoMask and PackSemFlowInputs')
-            if sample.codec != self.semflow.codec.spec:
-                raise ValueError(
-                    'the codecs of the train_pipeline and of the model must '
-                    f'be the same, but got {sample.codec} in the pipeline '
-                    f'and {self.semflow.codec.spec} in the model')
+        return self.semflow.loss_of_samples(inputs, data_samples)
 
     def predict_pseudo_mask(self, inputs: Tensor) -> Tensor:
         """Transport images to pseudo masks as ``test_cfg`` says.
@@ -190,7 +184,19 @@ class SemFlow(BaseSegmentor):
         context = nullcontext() if cfg.dtype is None else torch.autocast(
             inputs.device.type, dtype=torch.bfloat16)
         with context:
-            return self.semflow.image_to_mask(inputs, cfg.num_steps, cfg.solver)
+            return self.semflow.image_to_mask(
+                inputs,
+                cfg.num_steps,
+                cfg.solver,
+                generators=self._generators(inputs))
+
+    def _generators(self, inputs: Tensor) -> Optional[list]:
+        if not self.semflow.stochastic:
+            return None
+        return [
+            seeded_generator(self.test_cfg.seed, 0, to_uint8(image))
+            for image in inputs
+        ]
 
     def _slide(self, inputs: Tensor) -> Tensor:
         """Average the pseudo masks of overlapping windows.
@@ -198,18 +204,8 @@ class SemFlow(BaseSegmentor):
         The logits are affine in the pseudo mask: averaging 3 channels equals
         averaging the logits of all classes.
         """
-        height, width = inputs.shape[-2:]
-        (crop_h, crop_w), (stride_h, stride_w) = (self.test_cfg.crop_size,
-                                                  self.test_cfg.stride)
-        total = torch.zeros_like(inputs)
-        count = torch.zeros_like(inputs[:, :1])
-        for bottom in _window_ends(height, crop_h, stride_h):
-            for right in _window_ends(width, crop_w, stride_w):
-                window = (..., slice(max(bottom - crop_h, 0), bottom),
-                          slice(max(right - crop_w, 0), right))
-                total[window] += self._whole(inputs[window])
-                count[window] += 1
-        return total / count
+        return average_windows(self._whole, inputs, self.test_cfg.crop_size,
+                               self.test_cfg.stride)
 
     def predict(
         self,
@@ -271,8 +267,3 @@ class SemFlow(BaseSegmentor):
                  data_samples: Optional[List[SegDataSample]] = None) -> Tensor:
         """Compute logits (B, num_classes, H, W) of images (B, 3, H, W)."""
         return self.encode_decode(inputs)
-
-
-def _window_ends(size: int, crop: int, stride: int) -> List[int]:
-    """List the ends of the windows that cover one side of an image."""
-    return [*range(crop, size, stride), size]

@@ -1,0 +1,208 @@
+"""Evaluation of one model, picture by picture."""
+
+import time
+from itertools import combinations
+from typing import Iterator, Optional, Sequence, Union
+
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS
+from mmengine.utils import track_iter_progress
+
+from mmseg_semflow.models import Synthesizer
+from mmseg_semflow.models.synthesizer import image_and_labels, resize_labels
+
+from .tables import Row
+
+
+class Evaluation:
+    """Evaluate a model on the test data of its config.
+
+    Images and masks pass one by one, so that the time of one is that of one
+    alone.
+
+    Args:
+        model (BaseModel): A segmentor of mmsegmentation or a generator of
+            mmagic, with its config as ``cfg``.
+        num_images (int, optional): Number of test images, from the first.
+            Defaults to None, all.
+
+    Raises:
+        ValueError: If the config has no test data, or ``num_images`` is below
+            1.
+    """
+
+    def __init__(self,
+                 model: BaseModel,
+                 num_images: Optional[int] = None) -> None:
+        cfg = model.cfg
+        if 'test_dataloader' not in cfg:
+            raise ValueError(f'{cfg.filename} has no test_dataloader')
+        if num_images is not None and num_images < 1:
+            raise ValueError(f'num_images must be >= 1, but got {num_images}')
+        self.model = model
+        self.dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        self.num_images = min(num_images or len(self.dataset),
+                              len(self.dataset))
+        self._calls = 0
+
+    @torch.no_grad()
+    def segmentation(self,
+                     num_steps: Optional[int] = None,
+                     solver: Optional[str] = None,
+                     seeds: Sequence[int] = (0, )) -> Row:
+        """Evaluate a segmentor.
+
+        Args:
+            num_steps (int, optional): Steps of the solver. Defaults to None,
+                those of the ``test_cfg``.
+            solver (str, optional): Its name. Defaults to None, that of the
+                ``test_cfg``.
+            seeds (Sequence[int]): Seeds of torch and of a model that draws
+                noise. Defaults to one, 0.
+
+        Returns:
+            Row: The metrics of the config, means over the seeds; with several
+            seeds also ``mIoU_min``, ``mIoU_max`` and ``pixels_differ``, the
+            percentage of pixels that two seeds label differently;
+            ``segmentation_nfe`` and ``segmentation_seconds`` of one image.
+        """
+        model, cfg = self.model, self.model.test_cfg
+        model.test_cfg = type(cfg)(cfg)
+        model.test_cfg.update({
+            key: value
+            for key, value in dict(num_steps=num_steps, solver=solver).items()
+            if value is not None
+        })
+        evaluators = [self.evaluator(model.cfg.test_evaluator) for _ in seeds]
+        seconds, differ, self._calls = 0., [], 0
+        handle = self._network().register_forward_hook(self._count)
+        try:
+            model.test_step(_batch(self.dataset[0]))  # not timed
+            self._calls = 0
+            with torch.random.fork_rng():
+                for item in self._items():
+                    label_maps = []
+                    for seed, evaluator in zip(seeds, evaluators, strict=True):
+                        model.test_cfg['seed'] = seed
+                        torch.manual_seed(seed)
+                        start = self._clock()
+                        results = model.test_step(_batch(item))
+                        seconds += self._clock() - start
+                        evaluator.process(data_samples=results, data_batch=None)
+                        label_maps.append(results[0].pred_sem_seg.data)
+                    differ += [(one != other).double().mean()
+                               for one, other in combinations(label_maps, 2)]
+        finally:
+            handle.remove()
+            model.test_cfg = cfg
+        found = [
+            _numbers(evaluator.evaluate(self.num_images))
+            for evaluator in evaluators
+        ]
+        row = {
+            key: sum(one[key] for one in found) / len(found)
+            for key in found[0]
+        }
+        if len(seeds) > 1:
+            miou = [one['mIoU'] for one in found]
+            row.update(mIoU_min=min(miou), mIoU_max=max(miou))
+            row['pixels_differ'] = 100 * float(torch.stack(differ).mean())
+        count = self.num_images * len(seeds)
+        return dict(
+            **row,
+            segmentation_nfe=self._calls / count,
+            segmentation_seconds=seconds / count)
+
+    @torch.no_grad()
+    def synthesis(self, synthesizer: Synthesizer,
+                  metrics: Sequence[dict]) -> Row:
+        """Evaluate the images that are drawn for masks.
+
+        Args:
+            synthesizer (Synthesizer): How they are drawn, by the model.
+            metrics (Sequence[dict]): Configs of the metrics.
+
+        Returns:
+            Row: The metrics; ``synthesis_nfe`` and ``synthesis_seconds`` of
+            one image.
+        """
+        evaluator = self.evaluator(metrics)
+        seconds, calls = 0., 0
+        handle = self._network().register_forward_hook(self._count)
+        try:
+            synthesizer.draw(image_and_labels(self.dataset[0])[1], 0)  # not timed
+            for item in self._items():
+                image, labels = image_and_labels(item)
+                labels = resize_labels(
+                    labels, synthesizer.size or tuple(image.shape[-2:]))
+                self._calls = 0
+                start = self._clock()
+                synthesizer.draw(labels, 0)
+                seconds += self._clock() - start
+                calls += self._calls
+                evaluator.process(
+                    data_samples=[synthesizer.evaluate(image, labels)])
+        finally:
+            handle.remove()
+        return dict(
+            **_numbers(evaluator.evaluate(self.num_images)),
+            synthesis_nfe=calls / self.num_images,
+            synthesis_seconds=seconds / self.num_images)
+
+    @torch.no_grad()
+    def generation(self, metrics: Sequence[dict]) -> Row:
+        """Evaluate what a generator of mmagic returns for the test data.
+
+        Args:
+            metrics (Sequence[dict]): Configs of the metrics.
+
+        Returns:
+            Row: The metrics; ``synthesis_nfe`` and ``synthesis_seconds`` of
+            one image.
+        """
+        evaluator = self.evaluator(metrics)
+        self.model.test_step(_batch(self.dataset[0]))  # not timed
+        seconds, count = 0., 0
+        for item in self._items():
+            start = self._clock()
+            results = self.model.test_step(_batch(item))
+            seconds += self._clock() - start
+            count += sum(len(result.samples) for result in results)
+            evaluator.process(data_samples=results)
+        return dict(
+            **_numbers(evaluator.evaluate(self.num_images)),
+            synthesis_nfe=1.,
+            synthesis_seconds=seconds / count)
+
+    def evaluator(self, cfg: Union[dict, Sequence[dict]]) -> Evaluator:
+        """Build metrics that know the classes of the data."""
+        evaluator = Evaluator(cfg)
+        evaluator.dataset_meta = self.dataset.metainfo
+        return evaluator
+
+    def _network(self) -> torch.nn.Module:
+        semflow = getattr(self.model, 'semflow', None)
+        return self.model if semflow is None else semflow.velocity_net
+
+    def _count(self, *args) -> None:
+        self._calls += 1
+
+    def _items(self) -> Iterator[dict]:
+        for i in track_iter_progress(list(range(self.num_images))):
+            yield self.dataset[i]
+
+    def _clock(self) -> float:
+        device = next(self.model.parameters()).device
+        if device.type == 'cuda':
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+
+def _batch(item: dict) -> dict:
+    return dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+
+
+def _numbers(results: dict) -> Row:
+    return {key: float(value) for key, value in results.items()}

@@ -1,0 +1,245 @@
+"""Both directions of SemFlow from Python."""
+
+from pathlib import Path
+from typing import Any, Callable, List, Optional, Sequence, Union
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.registry import DefaultScope
+from mmseg.apis import inference_model
+from mmseg.structures import SegDataSample
+
+from mmseg_semflow.models import SemFlow, Synthesizer
+
+from .loading import ConfigType, load_model
+from .pictures import Palette, read_label_map
+
+Picture = Union[str, Path, np.ndarray]
+
+
+class SemFlowInferencer:
+    """Segment images and synthesise images from masks.
+
+    >>> inferencer = SemFlowInferencer('semflow_toy.py', 'model.pth')
+    >>> labels = inferencer.segment('street.png')
+    >>> images = inferencer.synthesize(labels, num_samples=3)
+
+    The defaults of the synthesis are those of the config's key ``synthesis``
+    (arguments of :class:`Synthesizer`), if it has one.
+
+    Args:
+        config (str | Path | Config): Config of the segmentor; that of the
+            generator can only synthesise.
+        checkpoint (str): Checkpoint of either.
+        device (str, optional): Defaults to None, a GPU if there is one.
+        channel_order (str): Order of the channels of all arrays, ``'bgr'`` as
+            in mmcv or ``'rgb'`` as in matplotlib. Defaults to ``'bgr'``.
+
+    Raises:
+        ValueError: If an argument breaks its rule, see also
+            :func:`load_model`.
+    """
+
+    def __init__(self,
+                 config: ConfigType,
+                 checkpoint: str,
+                 device: Optional[str] = None,
+                 channel_order: str = 'bgr') -> None:
+        if channel_order not in ('bgr', 'rgb'):
+            raise ValueError("channel_order must be 'bgr' or 'rgb', but got "
+                             f'{channel_order!r}')
+        self.channel_order = channel_order
+        self.model = load_model(config, checkpoint, device)
+        self.semflow = self.model.semflow
+        self.classes = tuple(self.model.dataset_meta['classes'])
+        self.palette = [list(c) for c in self.model.dataset_meta['palette']]
+
+    def segment(
+        self,
+        images: Union[Picture, Sequence[Picture]],
+        num_steps: Optional[int] = None,
+        solver: Optional[str] = None,
+        return_datasamples: bool = False
+    ) -> Union[np.ndarray, SegDataSample, list]:
+        """Segment images through the test pipeline of the config.
+
+        Args:
+            images (str | Path | np.ndarray | Sequence): Files or arrays,
+                uint8, shape (H, W, 3), one or a list.
+            num_steps (int, optional): Number of solver steps. Defaults to
+                None, that of ``test_cfg``.
+            solver (str, optional): Name of the solver. Defaults to None, that
+                of ``test_cfg``.
+            return_datasamples (bool): Whether to return mmseg's results.
+                Defaults to False.
+
+        Returns:
+            np.ndarray | SegDataSample | list: Labels, int64, shape (H, W), or
+            mmseg's ``SegDataSample``; a list for a list.
+
+        Raises:
+            ValueError: If the config is that of a generator, or images cannot
+                be read; all of these are named, before any is segmented.
+        """
+        if not isinstance(self.model, SemFlow):
+            raise ValueError(
+                "segment needs a config with model.type='SemFlow', which has "
+                f'a test pipeline, but got {type(self.model).__name__}')
+        arrays = _read_all(self._to_bgr, images)
+        test_cfg = self.model.test_cfg
+        self.model.test_cfg = test_cfg.copy()
+        if num_steps is not None:
+            self.model.test_cfg.num_steps = num_steps
+        if solver is not None:
+            self.model.test_cfg.solver = solver
+        try:
+            # Its pipeline is looked for in the default scope, which a
+            # generator in the same process changes.
+            with DefaultScope.overwrite_default_scope('mmseg'):
+                results = [
+                    inference_model(self.model, array) for array in arrays
+                ]
+        finally:
+            self.model.test_cfg = test_cfg
+        if not return_datasamples:
+            results = [
+                result.pred_sem_seg.data[0].cpu().numpy() for result in results
+            ]
+        return results if isinstance(images, (list, tuple)) else results[0]
+
+    def synthesizer(self, **kwargs) -> Synthesizer:
+        """Make a :class:`Synthesizer`, with the defaults of the config.
+
+        With a ``tile_size`` the masks keep their size, whatever the config
+        has for ``size``.
+        """
+        defaults = dict(self.model.cfg.get('synthesis', {}))
+        if kwargs.get('tile_size') is not None:
+            defaults.pop('size', None)
+        return Synthesizer(self.semflow, **{**defaults, **kwargs})
+
+    def synthesize(self,
+                   masks: Union[Picture, Sequence[Picture]],
+                   palette: Optional[Palette] = None,
+                   **kwargs) -> Union[np.ndarray, List[np.ndarray]]:
+        """Synthesise images from masks.
+
+        Args:
+            masks (str | Path | np.ndarray | Sequence): Label maps, files or
+                integer arrays, shape (H, W), one or a list; coloured ones
+                with ``palette``.
+            palette (Sequence[Sequence[int]], optional): RGB colours of the
+                classes, for coloured masks (arrays of them are RGB); for
+                example :attr:`palette`. Defaults to None.
+            **kwargs: Arguments of :class:`Synthesizer`, such as
+                ``num_samples``, ``seed``, ``num_steps``, ``solver``.
+
+        Returns:
+            np.ndarray | List[np.ndarray]: Images, uint8, shape (K, H, W, 3);
+            a list for a list.
+
+        Raises:
+            ValueError: If an argument breaks its rule, or masks do; all of
+                these are named, before anything is drawn.
+        """
+        synthesizer = self.synthesizer(**kwargs)
+        results = [
+            self._from_rgb(synthesizer(labels)) for labels in _read_all(
+                lambda mask: self.read(mask, palette), masks)
+        ]
+        return results if isinstance(masks, (list, tuple)) else results[0]
+
+    def trajectory(self,
+                   image: Optional[Picture] = None,
+                   mask: Optional[Picture] = None,
+                   palette: Optional[Palette] = None,
+                   **kwargs) -> np.ndarray:
+        """Decode the latents at all times of the solver (Fig. 6 and 7).
+
+        Args:
+            image (str | Path | np.ndarray, optional): Start of the forward
+                flow. Defaults to None.
+            mask (str | Path | np.ndarray, optional): Start of the reverse
+                flow. Defaults to None.
+            palette (Sequence[Sequence[int]], optional): See
+                :meth:`synthesize`. Defaults to None.
+            **kwargs: Arguments of :class:`Synthesizer`.
+
+        Returns:
+            np.ndarray: Pictures, uint8, shape (N + 1, H, W, 3).
+
+        Raises:
+            ValueError: If not exactly one of ``image`` and ``mask`` is given.
+        """
+        if (image is None) == (mask is None):
+            raise ValueError('trajectory needs either an image or a mask')
+        synthesizer = self.synthesizer(**kwargs)
+        if mask is None:
+            pictures = synthesizer.trajectory(
+                self._pixels(image, synthesizer.size), 0., 1.)
+        else:
+            labels = synthesizer.resize(self.read(mask, palette))
+            pictures = synthesizer.trajectory(
+                synthesizer.perturbed(labels, 0), 1., 0.)
+        return self._from_rgb(pictures)
+
+    def read(self,
+             mask: Picture,
+             palette: Optional[Palette] = None,
+             reduce_zero_label: Optional[bool] = None) -> torch.Tensor:
+        """Read a mask, see :func:`read_label_map`.
+
+        ``reduce_zero_label`` defaults to that of the dataset for files, and
+        to False for arrays.
+        """
+        if reduce_zero_label is None:
+            reduce_zero_label = not isinstance(mask, np.ndarray) and bool(
+                self.model.dataset_meta.get('reduce_zero_label'))
+        return read_label_map(mask, self.semflow.codec, palette,
+                              reduce_zero_label)
+
+    def _pixels(self, image: Picture,
+                size: Optional[Sequence[int]]) -> torch.Tensor:
+        array = self._to_bgr(image)
+        if size is not None:
+            array = cv2.resize(
+                array, tuple(size[::-1]), interpolation=cv2.INTER_AREA)
+        pixels = torch.from_numpy(array[..., ::-1].copy()).permute(2, 0, 1)
+        device = self.semflow.codec.levels.device
+        return self.semflow.codec.normalize(pixels[None].to(device).float())
+
+    def _to_bgr(self, image: Picture) -> np.ndarray:
+        # Always an array: mmseg's inference_model forgets how to read files
+        # once it was given an array.
+        if not isinstance(image, np.ndarray):
+            array = mmcv.imread(str(image))
+            if array is None:
+                raise ValueError(f'{image} cannot be read as a picture')
+            return array
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError('an image must be uint8 of shape (H, W, 3), but '
+                             f'got {image.dtype} of {image.shape}')
+        return image[..., ::-1] if self.channel_order == 'rgb' else image
+
+    def _from_rgb(self, images: torch.Tensor) -> np.ndarray:
+        pictures = images.permute(0, 2, 3, 1).cpu().numpy()
+        if self.channel_order == 'bgr':
+            pictures = pictures[..., ::-1]
+        return np.ascontiguousarray(pictures)
+
+
+def _read_all(read: Callable, items: Any) -> list:
+    """Read one or all; name all that cannot be read in one error."""
+    results, failed = [], []
+    for item in items if isinstance(items, (list, tuple)) else [items]:
+        try:
+            results.append(read(item))
+        except (ValueError, OSError) as error:
+            failed.append(error)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise ValueError('; '.join(map(str, failed)))
+    return results

@@ -1,0 +1,60 @@
+"""Loading of a trained model with its config."""
+
+from pathlib import Path
+from typing import Optional, Union
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import load_checkpoint
+
+ConfigType = Union[str, Path, Config]
+
+
+def load_model(config: ConfigType,
+               checkpoint: str,
+               device: Optional[str] = None) -> BaseModel:
+    """Load a segmentor or generator of SemFlow for inference.
+
+    Args:
+        config (str | Path | Config): The config or its file.
+        checkpoint (str): Checkpoint of the segmentor or of the generator.
+        device (str, optional): Defaults to None, a GPU if there is one.
+
+    Returns:
+        BaseModel: In eval mode, with ``semflow``, the config ``cfg`` and
+        ``dataset_meta``, which has ``classes`` and ``palette``.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If the config is of another model, or the checkpoint does
+            not fit it.
+    """
+    cfg = config if isinstance(config, Config) else Config.fromfile(config)
+    if 'semflow' not in cfg.get('model', {}):
+        raise ValueError(
+            f'{cfg.filename or "the config"} is no config of SemFlow: '
+            "it has no key 'model.semflow'")
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    model = MODELS.build(cfg.model)
+    meta = load_checkpoint(model, str(checkpoint), map_location='cpu').get('meta')
+    dataset_meta = dict((meta or {}).get('dataset_meta') or {})
+    if not dataset_meta.get('classes'):
+        dataset_meta = _meta_of_dataset(cfg)
+    num_classes = model.semflow.codec.num_classes
+    for key in ('classes', 'palette'):
+        if len(dataset_meta.get(key) or ()) != num_classes:
+            raise ValueError(
+                f'{checkpoint} has no {key} of its {num_classes} classes in '
+                'meta.dataset_meta, and the dataset of the config neither')
+    model.dataset_meta = dataset_meta
+    model.cfg = cfg
+    return model.to(device or get_device()).eval()
+
+
+def _meta_of_dataset(cfg: Config) -> dict:
+    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    dataset_class = DATASETS.get(dataset.get('type', ''))
+    return {**getattr(dataset_class, 'METAINFO', {}),
+            **dataset.get('metainfo', {})}

@@ -1,0 +1,18 @@
+"""Adapter to mmagic, which has to be installed for it."""
+
+try:
+    import mmagic  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        'SemFlowGenerator needs mmagic, which could not be imported '
+        f"({error}): pip install 'mmseg_semflow[mmagic]' and then "
+        'pip install --no-deps mmagic==1.2.0') from error
+
+from .compared import BBDMGenerator, SymmFlowGenerator
+from .data_preprocessor import SemFlowGeneratorDataPreProcessor
+from .semflow_generator import SemFlowGenerator
+
+__all__ = [
+    'BBDMGenerator', 'SemFlowGenerator', 'SemFlowGeneratorDataPreProcessor',
+    'SymmFlowGenerator'
+]
