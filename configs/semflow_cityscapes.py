@@ -39,3 +39,17 @@ train_dataloader = dict(
     batch_size=32, num_workers=8, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+# How images are drawn, here and by the tools.
+synthesis = dict(num_steps=25, size=scale[::-1], dtype='bfloat16')
+custom_hooks = _base_.custom_hooks + [
+    dict(
+        type='SynthesisEvalHook',
+        metrics=[
+            dict(type='InceptionDistance'),
+            dict(type='PerceptualDistance'),
+            dict(type='MaskConsistency'),
+            dict(type='SampleDiversity')
+        ],
+        synthesis=dict(**synthesis, num_samples=2, segment_steps=25),
+        interval=4)
+]

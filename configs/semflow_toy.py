@@ -6,4 +6,15 @@ _base_ = [
 ]
 model = dict(
     semflow=dict(
-        codec=_base_.codec, one_step_loss=dict(weight=1., fraction=0.5, scale=1.5)))
+        codec=_base_.codec,
+        start_fraction=0.5,
+        one_step_loss=dict(weight=0.5, scale=1.5)))
+# How images are drawn, here and by the tools.
+synthesis = dict(num_steps=3)
+custom_hooks = _base_.custom_hooks + [
+    dict(
+        type='SynthesisEvalHook',
+        metrics=[dict(type='MaskConsistency'), dict(type='SampleDiversity')],
+        synthesis=dict(**synthesis, num_samples=3, segment_steps=1),
+        num_images=20)
+]

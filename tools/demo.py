@@ -1,4 +1,4 @@
-"""Train SemFlow on the toy street, test it and draw a gallery.
+"""Train SemFlow on the toy street, test both directions and draw a gallery.
 
 Writes work_dirs/demo/gallery.png and work_dirs/demo/results.json.
 """
@@ -15,8 +15,12 @@ import matplotlib
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner, load_checkpoint
-from mmseg.structures import SegDataSample
+from mmengine.utils import track_iter_progress
+
+from mmseg_semflow.models import Synthesizer
+from mmseg_semflow.models.synthesizer import image_and_labels
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
@@ -25,41 +29,62 @@ from matplotlib.patches import Patch  # noqa: E402
 ROOT = Path(__file__).parents[1]
 PACKAGES = ('mmseg_semflow', 'torch', 'mmengine', 'mmcv', 'mmsegmentation',
             'diffusers', 'transformers')
+NUM_SAMPLES = 3
 
 
 @torch.no_grad()
-def predict(runner: Runner, indices: List[int]) -> List[SegDataSample]:
-    """Predict some images of the test set, with their labels."""
+def evaluate_synthesis(runner: Runner, num_images: int) -> dict:
+    """Synthesise images for the first masks of the test set."""
     dataset = runner.test_dataloader.dataset
+    synthesizer = Synthesizer(
+        runner.model.semflow, **runner.cfg.synthesis, num_samples=NUM_SAMPLES,
+        segment_steps=1)
+    evaluator = Evaluator(
+        [dict(type='MaskConsistency'), dict(type='SampleDiversity')])
+    evaluator.dataset_meta = dataset.metainfo
+    num_images = min(num_images, len(dataset))
+    for i in track_iter_progress(list(range(num_images))):
+        evaluator.process(
+            data_samples=[synthesizer.evaluate(*image_and_labels(dataset[i]))])
+    figures = evaluator.evaluate(num_images)
+    return dict(
+        protocol=f'{num_images} masks, {synthesizer.protocol}',
+        **{name: round(float(value), 2) for name, value in figures.items()})
+
+
+@torch.no_grad()
+def draw_gallery(runner: Runner, indices: List[int], path: Path) -> None:
+    """Draw image, truth, prediction and samples of some of the test set."""
+    dataset = runner.test_dataloader.dataset
+    classes, palette = (
+        dataset.metainfo[key] for key in ('classes', 'palette'))
+    colors = np.array([*palette, *[[0, 0, 0]] * (256 - len(palette))], np.uint8)
+    synthesizer = Synthesizer(
+        runner.model.semflow, **runner.cfg.synthesis, num_samples=NUM_SAMPLES)
+    rows = ['image', 'truth', 'prediction'] + [
+        f'truth to image {k + 1}' for k in range(NUM_SAMPLES)
+    ]
+    figure, axes = plt.subplots(
+        len(rows),
+        len(indices),
+        figsize=(2.4 * len(indices), 1.75 * len(rows)),
+        squeeze=False)
     runner.model.eval()
-    return [
-        runner.model.test_step(
+    for column, index in zip(axes.T, indices, strict=True):
+        item = dataset[index]
+        labels = item['data_samples'].gt_sem_seg.data[0]
+        result = runner.model.test_step(
             dict(
                 inputs=[item['inputs']], data_samples=[item['data_samples']]))[0]
-        for item in (dataset[i] for i in indices)
-    ]
-
-
-def draw_gallery(runner: Runner, indices: List[int], path: Path) -> None:
-    """Draw image, truth and prediction of some images of the test set."""
-    classes, palette = (
-        runner.test_dataloader.dataset.metainfo[key]
-        for key in ('classes', 'palette'))
-    colors = np.array([*palette, *[[0, 0, 0]] * (256 - len(palette))], np.uint8)
-    results = predict(runner, indices)
-    figure, axes = plt.subplots(
-        3, len(results), figsize=(2.4 * len(results), 5.4), squeeze=False)
-    for column, result in zip(axes.T, results, strict=True):
         pictures = [
-            plt.imread(result.img_path),
-            *(colors[data.cpu().numpy()[0]]
-              for data in (result.gt_sem_seg.data, result.pred_sem_seg.data))
+            plt.imread(result.img_path), colors[labels.numpy()],
+            colors[result.pred_sem_seg.data.cpu().numpy()[0]],
+            *synthesizer(labels).permute(0, 2, 3, 1).cpu().numpy()
         ]
         for axis, picture in zip(column, pictures, strict=True):
             axis.imshow(picture, interpolation='nearest')
             axis.set(xticks=[], yticks=[])
-    for axis, name in zip(
-            axes[:, 0], ('image', 'truth', 'prediction'), strict=True):
+    for axis, name in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(name)
     figure.legend(
         handles=[
@@ -69,8 +94,8 @@ def draw_gallery(runner: Runner, indices: List[int], path: Path) -> None:
         loc='lower center',
         ncols=len(classes),
         frameon=False)
-    figure.tight_layout(rect=(0, 0.06, 1, 1), pad=0.4)
-    figure.savefig(path, dpi=100)
+    figure.tight_layout(rect=(0, 0.035, 1, 1), pad=0.4)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
@@ -80,6 +105,9 @@ def main() -> None:
     parser.add_argument('--config', default=str(ROOT / 'configs/semflow_toy.py'))
     parser.add_argument('--work-dir', default='work_dirs/demo')
     parser.add_argument('--num-steps', type=int, nargs='+', default=[1, 5, 25])
+    parser.add_argument(
+        '--num-masks', type=int, default=50,
+        help='masks from which images are synthesised for the figures')
     args = parser.parse_args()
     cfg = Config.fromfile(args.config)
     cfg.work_dir = args.work_dir
@@ -87,8 +115,8 @@ def main() -> None:
     runner = Runner.from_cfg(cfg)
     # Building the loop draws the data set, which is not training.
     max_iters = runner.train_loop.max_iters
-    print(f'\ntraining for {max_iters} iterations, about 5 minutes on 2 cores; '
-          'then tests and the gallery', flush=True)
+    print(f'\ntraining for {max_iters} iterations, then tests and the gallery',
+          flush=True)
     start = time.perf_counter()
     runner.train()
     seconds = time.perf_counter() - start
@@ -101,9 +129,14 @@ def main() -> None:
         runner.model.test_cfg.num_steps = num_steps
         miou[num_steps] = float(runner.test()['mIoU'])
     runner.model.test_cfg.num_steps = args.num_steps[0]
-    draw_gallery(runner, list(range(6)), work_dir / 'gallery.png')
+    print('\nsynthesising images from masks', flush=True)
+    synthesis = evaluate_synthesis(runner, args.num_masks)
+    draw_gallery(
+        runner, list(range(min(5, len(runner.test_dataloader.dataset)))),
+        work_dir / 'gallery.png')
     results = dict(
         miou_by_num_steps=miou,
+        synthesis=synthesis,
         training_seconds=round(seconds, 1),
         iterations=max_iters,
         checkpoint=checkpoint,
@@ -114,12 +147,13 @@ def main() -> None:
                for name in PACKAGES}))
     (work_dir / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
 
-    print(f'\ntrained in {seconds / 60:.1f} minutes\n')
-    print('| Euler steps | mIoU |\n|---|---|')
+    print(f'\n\ntrained in {seconds / 60:.1f} minutes\n')
+    print('| image to mask, Euler steps | mIoU |\n|---|---|')
     for num_steps, value in miou.items():
         print(f'| {num_steps} | {value:.2f} |')
-    print('\nThe one-step loss of this config serves the one-step map: more steps '
-          'lower the mIoU.')
+    print('\n| mask to image | value |\n|---|---|')
+    for name, value in synthesis.items():
+        print(f'| {name} | {value} |')
     print(f'\nwrote {work_dir / "gallery.png"} and {work_dir / "results.json"}')
 
 

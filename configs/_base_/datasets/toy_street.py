@@ -9,7 +9,7 @@ codec = dict(
     num_classes=8,
     divisions=2,
     spacing=254,
-    amplitude=6,
+    amplitude=15,
     codes=(0, 1, 4, 5, 2, 6, 7, 3),
     void_color=(127, 127, 127))
 train_pipeline = [
@@ -35,7 +35,7 @@ tta_pipeline = [
         ], [dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]])
 ]
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),

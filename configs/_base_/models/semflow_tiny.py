@@ -7,6 +7,8 @@ model = dict(
         velocity_net=dict(
             type='VelocityUNet',
             prompt_length=1,
+            # About the standard deviations of images and pseudo masks.
+            end_std=(0.5, 1.),
             unet=dict(
                 in_channels=48,
                 out_channels=48,

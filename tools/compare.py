@@ -1,0 +1,87 @@
+"""Evaluate several methods on the same pictures, in one table.
+
+Writes comparison.md, comparison.png and a .csv for each direction after every
+row. Example:
+    python tools/compare.py \
+        configs/comparison/semflow_plain_camvid.py semflow/iter_2600.pth \
+        configs/comparison/dsm_camvid.py dsm/iter_2600.pth \
+        --seeds 0 1 2 3 4
+"""
+
+import argparse
+import sys
+
+from mmseg_semflow.apis.comparison import (
+    SEGMENTATION,
+    SYNTHESIS,
+    Comparison,
+    write_comparison,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'pairs', nargs='+', help='CONFIG CHECKPOINT [CONFIG CHECKPOINT ...]')
+    parser.add_argument(
+        '--steps', type=int, nargs='+',
+        help='default: comparison.num_steps of each config, or 1 2 5 10 25')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument('--num-images', type=int, help='default: all')
+    parser.add_argument(
+        '--metrics', nargs='*', default=['SampleDiversity'],
+        help='types of the metrics of the synthesis, see '
+        'mmseg_semflow.evaluation; none leaves the synthesis out')
+    parser.add_argument('--num-samples', type=int, default=2)
+    parser.add_argument(
+        '--judge', nargs=2, metavar=('CONFIG', 'CHECKPOINT'),
+        help='a segmentor for the mask consistency of all methods')
+    parser.add_argument('--out', default='work_dirs/comparison')
+    parser.add_argument('--device')
+    args = parser.parse_args()
+    if len(args.pairs) % 2:
+        parser.error('each config needs its checkpoint, but got an odd number '
+                     f'of files: {" ".join(args.pairs)}')
+    return args
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    if 'RoundTrip' in args.metrics:
+        sys.exit('error: RoundTrip is for models of both directions: use '
+                 'tools/sweep_steps.py')
+    metrics = [dict(type=name) for name in args.metrics]
+    if args.judge:
+        metrics.append(
+            dict(
+                type='MaskConsistency',
+                segmentor=args.judge[0],
+                checkpoint=args.judge[1]))
+    comparison = Comparison(args.pairs[::2], args.steps, args.seeds,
+                            args.num_images, metrics, args.num_samples,
+                            args.device)
+    tables = {SEGMENTATION: [], SYNTHESIS: []}
+    for table, row in comparison.rows(args.pairs[1::2]):
+        tables[table].append(row)
+        text = write_comparison(tables, comparison.protocol, args.out)
+    if not any(tables.values()):
+        sys.exit('error: there is nothing to evaluate: give --metrics for '
+                 'models that only draw images')
+    print(f'\n{text}\nwrote comparison.md, comparison.png and the .csv files '
+          f'to {args.out}')
+    notes = [row['note'] for row in tables[SEGMENTATION] if 'note' in row]
+    if notes:
+        sys.exit('error: ' + '; '.join(notes))
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except (KeyError, ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        sys.exit('\ninterrupted: the finished rows are written')

@@ -1,0 +1,99 @@
+"""Synthesise images for masks: label maps, or coloured ones with --palette.
+
+Example:
+    python tools/synthesize.py CONFIG CHECKPOINT --masks masks/ --out images/ \
+        --num-samples 3 --seed 0
+"""
+
+import argparse
+import hashlib
+import sys
+
+from mmseg.utils import get_palette
+
+from mmseg_semflow.apis import SemFlowInferencer
+from mmseg_semflow.apis.folder import synthesize_folder
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--masks', required=True, help='a folder or a file')
+    parser.add_argument('--out', required=True, help='folder to write to')
+    parser.add_argument('--num-samples', type=int, help='images a mask')
+    parser.add_argument('--seed', type=int)
+    parser.add_argument('--num-steps', type=int)
+    parser.add_argument('--solver')
+    parser.add_argument(
+        '--amplitude', type=float, help='default: that of the training')
+    parser.add_argument(
+        '--size', type=int, nargs=2, metavar=('H', 'W'),
+        help='bring the masks to this size first; default: that of the config')
+    parser.add_argument(
+        '--keep-size', action='store_true',
+        help='leave the masks their own size, whatever the config has')
+    parser.add_argument(
+        '--tile-size', type=int, nargs=2, metavar=('H', 'W'),
+        help='overlapping windows, for masks larger than in training; the '
+        'masks keep their size')
+    parser.add_argument('--tile-stride', type=int, nargs=2, metavar=('H', 'W'))
+    parser.add_argument('--dtype', choices=['bfloat16'])
+    parser.add_argument(
+        '--palette', nargs='?', const='', metavar='DATASET',
+        help='masks are coloured: by the palette of the checkpoint, or of '
+        'a data set that mmsegmentation knows')
+    parser.add_argument(
+        '--reduce-zero-label', action=argparse.BooleanOptionalAction,
+        help='label 0 is void and class c has the label c + 1; default: as '
+        'the data set has it')
+    parser.add_argument(
+        '--overwrite', action='store_true',
+        help='replace pictures that were drawn for something else')
+    parser.add_argument('--device')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    inferencer = SemFlowInferencer(args.config, args.checkpoint, args.device)
+    names = ('num_samples', 'seed', 'num_steps', 'solver', 'amplitude', 'size',
+             'tile_size', 'tile_stride', 'dtype')
+    given = {name: getattr(args, name) for name in names}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.keep_size:
+        given['size'] = None
+    synthesizer = inferencer.synthesizer(**given)
+    palette = None
+    if args.palette is not None:
+        palette = (
+            get_palette(args.palette) if args.palette else inferencer.palette)
+
+    def read(path):
+        return inferencer.read(path, palette, args.reduce_zero_label)
+
+    weights = hashlib.sha256()
+    with open(args.checkpoint, 'rb') as file:
+        while part := file.read(2**24):
+            weights.update(part)
+    failed = synthesize_folder(
+        synthesizer, read, args.masks, args.out, args.overwrite,
+        dict(weights=weights.hexdigest()[:16]))
+    for reason in failed.values():
+        print(f'left out: {reason}', file=sys.stderr)
+    print(f'the pictures are in {args.out}')
+    if failed:
+        sys.exit(f'left out: {len(failed)}; the others are done')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f'\nerror: {error}')
+    except KeyboardInterrupt:
+        sys.exit('\ninterrupted: the same command continues')
