@@ -1,6 +1,7 @@
 """Who may import what: the layers of the package."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,15 +14,30 @@ NETWORKS = {'torch', 'diffusers', 'transformers', 'safetensors', 'mmengine'}
 TOOLBOX = {'torch', 'numpy', 'cv2', 'mmengine', 'mmcv', 'mmseg'}
 # Folder or file: the libraries and the own folders it may import. The first
 # that fits counts.
+METRICS = {'torchmetrics', 'torch_fidelity', 'lpips'}
 ALLOWED = {
     'flow': {'torch', 'torchdiffeq', 'flow'},
     'networks': {*NETWORKS, 'networks'},
-    'models/semflow_model.py': {'torch', 'mmengine', 'flow', 'networks'},
+    'models/synthesizer.py': {'torch', 'flow', 'models'},
+    'models/data_preprocessor.py': {*TOOLBOX, 'flow'},
     'models/segmentors': {*TOOLBOX, 'flow', 'models'},
+    'models/generators/gans': {
+        'torch', 'mmcv', 'mmengine', 'mmagic', 'flow', 'models'
+    },
+    'models/generators': {'torch', 'mmengine', 'mmagic', 'models'},
     'models/__init__.py': {'models'},
+    'models': {'torch', 'mmengine', 'flow', 'networks', 'models'},
     'datasets': {*TOOLBOX, 'flow', 'datasets'},
+    'evaluation': {*TOOLBOX, *METRICS, 'evaluation', 'engine'},
+    'engine/synthesis_eval_hook.py': {'torch', 'numpy', 'mmengine', 'models'},
     'engine': {'torch', 'numpy', 'mmengine', 'engine'},
-    '__init__.py': {'engine', 'datasets', 'models', 'networks', 'version'},
+    'apis': {
+        *TOOLBOX, 'PIL', 'matplotlib', 'gradio', 'fastapi', 'uvicorn', 'jinja2',
+        'flow', 'models', 'apis'
+    },
+    '__init__.py': {
+        'engine', 'datasets', 'evaluation', 'models', 'networks', 'version'
+    },
     'version.py': set(),
 }
 
@@ -57,3 +73,31 @@ def test_imports(path):
     allowed = next(value for key, value in ALLOWED.items()
                    if name == key or name.startswith(f'{key}/'))
     assert imported(path) <= allowed
+
+
+def test_the_core_needs_no_extra():
+    """Without the extras all imports work, and asking for one names it."""
+    done = subprocess.run([
+        sys.executable, '-W', 'ignore', '-c', """
+import sys
+for name in ('mmagic', 'torchvision', 'torchmetrics', 'torch_fidelity', 'lpips',
+             'gradio', 'playwright'):
+    sys.modules[name] = None
+import mmseg_semflow.apis.demo_app
+from mmengine.registry import METRICS
+for name in ('InceptionDistance', 'PerceptualDistance', 'RoundTrip'):
+    assert "pip install 'mmseg_semflow[metrics]'" in METRICS.build(
+        dict(type=name)).missing
+METRICS.build(dict(type='MaskConsistency'))
+try:
+    mmseg_semflow.apis.demo_app.build_app(None)
+except ImportError as error:
+    print(error)
+try:
+    import mmseg_semflow.models.generators
+except ImportError as error:
+    print(error)
+"""
+    ], capture_output=True, text=True, check=True)
+    assert "pip install 'mmseg_semflow[demo]'" in done.stdout
+    assert 'pip install --no-deps mmagic==1.2.0' in done.stdout

@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmseg_semflow.apis import load_model
+from mmseg_semflow.apis.sweep import StepSweep
+
 ROOT = Path(__file__).parents[1]
 TRAIN, TEST = (ROOT / f'tools/{name}.py' for name in ('train', 'test'))
 
 
-@pytest.fixture
-def config(tmp_path):
-    """The config of the toy street with fewer, smaller pictures."""
-    path = tmp_path / 'small.py'
-    path.write_text(f'''
-_base_ = '{ROOT}/configs/semflow_toy.py'
-generate = dict(num_train=8, num_val=4, size=(32, 48), seed=0)
+SMALL = '''
+_base_ = '{base}'
+generate = dict(num_train=8, num_val=5, size=(32, 48), seed=0)
 train_dataloader = dict(
     batch_size=2, num_workers=0, persistent_workers=False,
     dataset=dict(data_root='street', generate=generate))
@@ -34,7 +33,25 @@ train_cfg = dict(max_iters=4, val_interval=4)
 default_hooks = dict(
     checkpoint=dict(interval=2), visualization=dict(interval=1))
 work_dir = 'work'
-''')
+'''
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The config of the toy street with fewer, smaller pictures."""
+    path = tmp_path / 'small.py'
+    path.write_text(SMALL.format(base=ROOT / 'configs/semflow_toy.py'))
+    return path
+
+
+@pytest.fixture
+def generator_config(tmp_path):
+    """The same for the generator."""
+    path = tmp_path / 'small_generator.py'
+    text = SMALL.format(base=ROOT / 'configs/semflow_generator_toy.py')
+    path.write_text(text.replace(
+        "work_dir = 'work'", "work_dir = 'work_generator'").replace(
+            'model = dict(', 'model = dict(test_cfg=dict(num_steps=2), '))
     return path
 
 
@@ -53,8 +70,12 @@ def call(*command, cwd, **env):
     return done.stdout
 
 
+def figure(name, output):
+    return float(re.findall(rf'\b{name}: ([\d.]+)', output)[-1])
+
+
 def miou(output):
-    return float(re.findall(r'mIoU: ([\d.]+)', output)[-1])
+    return figure('mIoU', output)
 
 
 def test_options_of_mmseg(config, tmp_path):
@@ -69,14 +90,20 @@ def test_options_of_mmseg(config, tmp_path):
     checkpoint = tmp_path / 'work/iter_4.pth'
     tested = python(TEST, checkpoint, '--out', 'labels', '--show-dir', 'shown')
     assert miou(tested) == miou(trained)
-    assert len(list((tmp_path / 'labels').glob('*.png'))) == 4
-    assert len(list((tmp_path / 'shown').rglob('*.png'))) == 4
+    assert len(list((tmp_path / 'labels').glob('*.png'))) == 5
+    assert len(list((tmp_path / 'shown').rglob('*.png'))) == 5
     python(TEST, checkpoint, '--tta')
     python(TEST, checkpoint, '--cfg-options', 'model.test_cfg.num_steps=2',
            'model.test_cfg.solver=heun')
 
 
-def test_two_processes(config, tmp_path):
+def test_two_processes(config, tmp_path, monkeypatch):
+    # Three of five images are synthesised: an odd share, and one repeated.
+    text = config.read_text() + """
+custom_hooks = _base_.custom_hooks
+custom_hooks[-1]['num_images'] = 3
+"""
+    config.write_text(text)
     trained = call(ROOT / 'tools/dist_train.sh', config, 2, cwd=tmp_path)
     checkpoint = tmp_path / 'work/iter_4.pth'
     tested = call(
@@ -85,6 +112,30 @@ def test_two_processes(config, tmp_path):
     assert miou(trained) == miou(tested) == miou(single)
     keys = torch.load(checkpoint, weights_only=True)['state_dict']
     assert not any(key.startswith('module.') for key in keys)
+    # The synthesis that two ranks shared, by one process.
+    monkeypatch.chdir(tmp_path)
+    sweep = StepSweep(
+        load_model(config, checkpoint, 'cpu'), synthesis=dict(num_samples=3),
+        num_images=3)
+    row, = sweep.rows([sweep.synthesis['num_steps']], ['euler'])
+    for name in ('mask_mIoU', 'mask_aAcc', 'diversity', 'brightness'):
+        assert figure(name, trained) == pytest.approx(row[name], abs=1e-3), name
+
+
+def test_generator_by_the_tools(config, generator_config, tmp_path):
+    pytest.importorskip('mmagic')
+    trained = call(sys.executable, TRAIN, generator_config, cwd=tmp_path)
+    checkpoint = tmp_path / 'work_generator/iter_4.pth'
+    tested = call(sys.executable, TEST, generator_config, checkpoint, cwd=tmp_path)
+    for name in ('mask_mIoU', 'diversity', 'round_trip_PSNR'):
+        assert figure(name, tested) == figure(name, trained), name
+    assert 'InceptionDistance is left out: there is no file' in tested
+    assert len(list((tmp_path / 'work_generator').rglob('vis_image/*'))) == 10
+    # The segmentor takes the same checkpoint.
+    segmented = call(
+        sys.executable, TEST, config, checkpoint, '--out', 'labels', cwd=tmp_path)
+    assert 'mIoU' in segmented
+    assert len(list((tmp_path / 'labels').glob('*.png'))) == 5
 
 
 @pytest.mark.parametrize('tool, files', [('train', ['c.py']),

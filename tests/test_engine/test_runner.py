@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 
 from tiny import CODEC, TEST_PIPELINE, runner_cfg, segmentor_cfg, train_pipeline
@@ -159,7 +159,8 @@ def test_resume_continues_where_it_stopped(run):
                                      {'val_cfg.fp16': True}])
 def test_bfloat16_in_training_and_testing(run, testing):
     dtypes = []
-    runner = run(**{'optim_wrapper.type': 'AmpOptimWrapper'}, **testing)
+    runner = run(**{'optim_wrapper.type': 'AmpOptimWrapper',
+                    'optim_wrapper.dtype': 'bfloat16'}, **testing)
     unet = runner.model.semflow.velocity_net.unet
     unet.conv_in.register_forward_hook(
         lambda module, args, out: dtypes.append((module.training, out.dtype)))
@@ -168,14 +169,24 @@ def test_bfloat16_in_training_and_testing(run, testing):
     assert all(p.dtype == torch.float32 for p in unet.parameters())
 
 
-def test_float32_on_a_cpu_without_bfloat16(run):
+@pytest.mark.parametrize('dtype, known, expected', [
+    ('float32', dict(avx512_bf16=True), torch.float32),
+    (None, dict(avx512_bf16=True), torch.bfloat16),
+    (None, dict(amx_bf16=True, avx512_bf16=False), torch.bfloat16),
+    (None, dict(avx2=True, avx512_bf16=False), torch.float32),
+])
+def test_bfloat16_where_the_cpu_computes_in_it(run, monkeypatch, dtype, known,
+                                               expected):
+    monkeypatch.setattr(
+        torch.cpu, 'get_capabilities', lambda: known, raising=False)
     dtypes = []
     runner = run(**{'optim_wrapper.type': 'AmpOptimWrapper',
-                    'optim_wrapper.dtype': 'float32'})
+                    'optim_wrapper.dtype': dtype})
     runner.model.semflow.velocity_net.unet.conv_in.register_forward_hook(
-        lambda module, args, out: dtypes.append(out.dtype))
+        lambda module, args, out: dtypes.append(out.dtype)
+        if module.training else None)
     runner.train()
-    assert set(dtypes) == {torch.float32}
+    assert set(dtypes) == {expected}
 
 
 def test_float16_needs_a_gpu(run):
@@ -269,6 +280,14 @@ def test_truncated_checkpoint_is_named_and_kept(run, tmp_path):
             run(max_iters=6, **options).train()
     assert path.read_bytes() == data[:len(data) // 2]
     assert len(list((tmp_path / 'work').glob('*.pth'))) == 1
+
+
+@pytest.mark.parametrize('text', ['', 'epoch 1\n', 'no weights', '{"a": 1}'])
+def test_a_text_file_as_checkpoint(tmp_path, text):
+    path = tmp_path / 'notes.pth'
+    path.write_text(text)
+    with pytest.raises(ValueError, match='notes.pth cannot be read: it is'):
+        CheckpointLoader.load_checkpoint(str(path))
 
 
 def test_checkpoint_of_another_codec(run, tmp_path):

@@ -41,11 +41,22 @@ def test_time_follows_its_distribution(name, cdf):
     assert (empirical - cdf(grid)).abs().max() < 0.0191
 
 
+@pytest.mark.parametrize('fraction, batch_size, expected', [
+    (0., 8, 0), (0.5, 8, 4), (0.01, 8, 1), (1., 8, 8), (0.25, 1, 1)])
+def test_a_part_of_the_batch_starts_at_zero(fraction, batch_size, expected):
+    path = RectifiedFlowPath(start_fraction=fraction)
+    t = path.sample_time(batch_size)
+    assert path.num_at_start(batch_size) == expected
+    assert (t[:expected] == 0).all() and (t[expected:] > 0).all()
+
+
 def test_bad_arguments():
     z0, z1 = latents()
     path = RectifiedFlowPath()
     with pytest.raises(ValueError, match="one of .* got 'cosine'"):
         RectifiedFlowPath('cosine')
+    with pytest.raises(ValueError, match=r'in \[0, 1\], but got 1.5'):
+        RectifiedFlowPath(start_fraction=1.5)
     with pytest.raises(ValueError, match='same shape'):
         path.sample(z0, z1[:2], torch.zeros(4))
     with pytest.raises(ValueError, match=r't must have shape \(4,\)'):

@@ -169,3 +169,39 @@ def test_weights_that_carry_code(tmp_path):
     net = build_unet(unet_weights=str(tmp_path / 'face.pt'))
     with pytest.raises(ValueError, match='face.pt cannot be read'):
         net.init_weights()
+
+
+@pytest.mark.parametrize('from_file', [False, True])
+def test_ends_are_widened_for_several_latents(tmp_path, from_file):
+    """One latent, whatever its place among the inputs, is seen as before."""
+    folder = write_sd_folder(tmp_path / 'sd')
+    where = dict(sd_folder=str(folder))
+    if from_file:
+        path = folder / 'unet/diffusion_pytorch_model.safetensors'
+        where = dict(unet_weights=str(path))
+    narrow = build_unet(**where)
+    wide = MODELS.build(
+        dict(
+            type='VelocityUNet',
+            unet=dict(UNET, in_channels=8, out_channels=8),
+            **where))
+    for net in (narrow, wide):
+        net.init_weights()
+        net.eval()
+    z, t = torch.randn(2, 4, 8, 8), torch.rand(2)
+    expected = narrow(z, t)
+    found = wide(torch.cat([z, z], 1), t)
+    torch.testing.assert_close(found, torch.cat([expected, expected], 1))
+    torch.testing.assert_close(
+        wide(torch.cat([2 * z, torch.zeros_like(z)], 1), t), found)
+
+
+def test_widening_fits_whole_latents_alone(tmp_path):
+    folder = write_sd_folder(tmp_path / 'sd')
+    net = MODELS.build(
+        dict(
+            type='VelocityUNet',
+            unet=dict(UNET, in_channels=6),
+            sd_folder=str(folder)))
+    with pytest.raises(ValueError, match='conv_in.weight'):
+        net.init_weights()

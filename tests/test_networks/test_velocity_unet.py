@@ -54,3 +54,60 @@ def test_gradient_checkpointing_changes_no_gradient():
         net(zt, t).square().mean().backward()
         grads.append([p.grad for p in net.parameters()])
     torch.testing.assert_close(grads[0], grads[1])
+
+
+def ends(std, count=400000):
+    generator = torch.Generator().manual_seed(0)
+    z0, z1 = torch.randn(2, count, 1, 1, 1, generator=generator)
+    return std[0] * z0, std[1] * z1
+
+
+class Recorder(torch.nn.Module):
+    """Stand for the UNet: keep the input, answer what is asked for."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+        self.dtype = torch.float32
+
+    def forward(self, z, timestep, prompt, return_dict):
+        self.z = z
+        return (torch.full_like(z, self.answer), )
+
+
+@pytest.mark.parametrize('t', [0., 0.13, 0.5, 0.9, 1.])
+def test_preconditioning_makes_a_unit_task_of_independent_ends(t):
+    """Input and target of the UNet: unit variance, uncorrelated."""
+    std = (0.4, 1.1)
+    z0, z1 = ends(std)
+    times = torch.full((len(z0), ), t)
+    zt, velocity = (1 - t) * z0 + t * z1, z1 - z0
+    net = build(end_std=std)
+    net.unet = Recorder(0.)
+    slope_part = net(zt, times)
+    assert net.unet.z.std() == pytest.approx(1, abs=0.01)
+    net.unet.answer = 1.
+    scale = net(zt, times) - slope_part
+    target = (velocity - slope_part) / scale
+    assert target.std() == pytest.approx(1, abs=0.01)
+    assert (target * net.unet.z).mean() == pytest.approx(0, abs=0.01)
+
+
+def test_preconditioned_unet_predicts_the_other_end():
+    z0, z1 = torch.randn(2, 3, 4, 8, 8)
+    for t, answer in ((0., 0.3 * z1), (1., -0.3 * z0)):
+        net = build(end_std=(1 / 0.3, 1 / 0.3))
+        net._apply_unet = lambda z, t, answer=answer: answer
+        start = z0 if t == 0 else z1
+        torch.testing.assert_close(net(start, torch.full((3, ), t)), z1 - z0)
+
+
+def test_a_checkpoint_knows_its_preconditioning():
+    keys = build(end_std=(0.5, 1)).state_dict().keys()
+    assert keys - build().state_dict().keys() == {'end_std'}
+
+
+@pytest.mark.parametrize('end_std', [(0., 1.), (1., ), (1., 1., 1.), (1., -1.)])
+def test_bad_preconditioning(end_std):
+    with pytest.raises(ValueError, match='end_std must be two positive numbers'):
+        build(end_std=end_std)

@@ -1,0 +1,250 @@
+"""One table for several methods."""
+
+import csv
+import runpy
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+
+from mmseg_semflow.apis.comparison import Comparison, budget_note, to_plot
+from tiny import CODEC, META, UNET, runner_cfg, semflow_cfg
+
+ROOT = Path(__file__).parents[2]
+FCN = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(type='SegDataPreProcessor', size=(24, 32)),
+    backbone=dict(
+        type='UNet',
+        base_channels=4,
+        num_stages=2,
+        strides=(1, 1),
+        enc_num_convs=(1, 1),
+        dec_num_convs=(1, ),
+        downsamples=(True, ),
+        enc_dilations=(1, 1),
+        dec_dilations=(1, )),
+    decode_head=dict(
+        type='FCNHead', in_channels=4, in_index=1, channels=4, num_convs=1,
+        num_classes=5),
+    test_cfg=dict(mode='whole'))
+
+
+def method(folder, street, name, model=None, **options):
+    """Write the config and an untrained checkpoint of a method."""
+    cfg = runner_cfg(street, folder / 'work')
+    cfg.custom_imports = dict(imports=['mmseg_semflow'])
+    if model is not None:
+        cfg.custom_imports.imports.append('mmseg_semflow.models.generators.gans')
+        cfg.model = model
+    cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
+    if name == 'dsm':
+        cfg.model.type = 'DSM'
+        cfg.model.semflow.type = 'DSMModel'
+        cfg.model.semflow.velocity_net.unet = dict(
+            UNET, in_channels=24, out_channels=12)
+        cfg.comparison = dict(
+            solvers=['DDIMScheduler', 'DDPMScheduler'], num_steps=[1, 3])
+    if name == 'semflow':
+        cfg.comparison = dict(num_steps=[1, 2])
+    if name == 'fcn':
+        cfg.model = FCN
+    cfg.merge_from_dict(options)
+    config, checkpoint = folder / f'{name}.py', folder / f'{name}.pth'
+    cfg.dump(str(config))
+    Config.fromfile(config)  # imports what it names
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(1)
+    model = Runner.build_model(Runner, cfg.model)
+    if hasattr(model, 'semflow'):
+        nn.init.normal_(model.semflow.velocity_net.unet.conv_out.weight, std=0.3)
+    torch.save(
+        dict(
+            state_dict=model.state_dict(),
+            meta=dict(dataset_meta=META, iter=7)), checkpoint)
+    return str(config), str(checkpoint)
+
+
+@pytest.fixture
+def compare(monkeypatch, capsys, tmp_path):
+    def run(*args):
+        monkeypatch.setattr(sys, 'argv', [
+            'compare.py', *map(str, args), '--device', 'cpu', '--out',
+            str(tmp_path / 'out')
+        ])
+        reason = None
+        try:
+            runpy.run_path(str(ROOT / 'tools/compare.py'), run_name='__main__')
+        except SystemExit as error:
+            reason = error.code
+        said = capsys.readouterr()
+        return reason, f'{said.out}{said.err}'
+
+    return run
+
+
+def read(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_of_every_kind(compare, street, tmp_path):
+    semflow = method(tmp_path, street, 'semflow')
+    dsm = method(tmp_path, street, 'dsm')
+    fcn = method(tmp_path, street, 'fcn')
+    reason, said = compare(*semflow, *dsm, *fcn, '--seeds', 0, 1, 2, '--judge',
+                           *fcn)
+    assert reason is None
+    rows = read(tmp_path / 'out/segmentation.csv')
+    assert [(row['method'], row['solver'], row['num_steps']) for row in rows] == [
+        ('semflow', 'euler', '1'), ('semflow', 'euler', '2'),
+        ('dsm', 'DDIMScheduler', '1'), ('dsm', 'DDIMScheduler', '3'),
+        ('dsm', 'DDPMScheduler', '1'), ('dsm', 'DDPMScheduler', '3'),
+        ('fcn', '', '')
+    ]
+    for row in rows:
+        assert float(row['segmentation_nfe']) == int(row['num_steps'] or 1)
+        random = row['method'] == 'dsm'
+        assert (float(row['pixels_differ']) > 0) == random
+        assert (float(row['mIoU_max']) > float(row['mIoU_min'])) == random
+        assert (row['iterations'], row['batch'], row['train_images']) == (
+            '7', '2', '6')
+    assert ('Equal budgets: semflow, dsm, fcn: 7 iterations of 2 a process, of '
+            '6 images.') in said
+    assert 'All test images, one at a time; segmentation with seeds 0, 1, 2' in said
+    drawn = read(tmp_path / 'out/synthesis.csv')
+    assert [row['method'] for row in drawn] == ['semflow', 'semflow']
+    for row in drawn:
+        assert float(row['diversity']) > 0 and float(row['mask_mIoU']) >= 0
+    assert (tmp_path / 'out/comparison.md').read_text() in said
+    assert cv2.imread(str(tmp_path / 'out/comparison.png')) is not None
+
+    cfg = Config.fromfile(dsm[0])
+    cfg.work_dir, cfg.load_from = str(tmp_path / 'runner'), dsm[1]
+    found = []
+    for seed in (0, 1, 2):
+        cfg.model.test_cfg = dict(num_steps=3, solver='DDPMScheduler', seed=seed)
+        cfg.experiment_name = f'seed{seed}'
+        found.append(Runner.from_cfg(cfg).test()['mIoU'])
+    assert float(rows[5]['mIoU']) == pytest.approx(sum(found) / 3, abs=0.01)
+    for key, value in dict(mIoU_min=min(found), mIoU_max=max(found)).items():
+        assert float(rows[5][key]) == pytest.approx(value, abs=0.01)
+
+
+def test_rows_of_generators(compare, street, tmp_path):
+    pytest.importorskip('mmagic')
+    data_preprocessor = dict(type='MaskTranslationDataPreProcessor', codec=CODEC)
+    net = dict(type='VelocityUNet', unet=dict(UNET, in_channels=12, out_channels=12))
+    models = dict(
+        bbdm=dict(
+            type='BBDMGenerator',
+            semflow=semflow_cfg(type='BBDMModel', velocity_net=net)),
+        pix2pix=dict(
+            type='MaskPix2Pix',
+            data_preprocessor=data_preprocessor,
+            size_divisor=64,
+            generator=dict(
+                type='UnetGenerator', in_channels=3, out_channels=3, num_down=6,
+                base_channels=4, norm_cfg=dict(type='IN'), use_dropout=True),
+            discriminator=dict(
+                type='PatchDiscriminator', in_channels=6, base_channels=4,
+                norm_cfg=dict(type='IN'))))
+    pairs = [
+        file for name, model in models.items() for file in method(
+            tmp_path, street, name, model, default_scope='mmagic',
+            **{f'{split}_dataloader.dataset._scope_': 'mmseg'
+               for split in ('train', 'val', 'test')})
+    ]
+    reason, said = compare(*pairs, '--steps', 2, '--num-samples', 4)
+    assert reason is None
+    rows = read(tmp_path / 'out/synthesis.csv')
+    assert [(row['method'], row['num_steps'], row['synthesis_nfe'])
+            for row in rows] == [('bbdm', '2', '2.0'), ('pix2pix', '', '1.0')]
+    for row in rows:
+        assert float(row['diversity']) > 0 and row['iterations'] == '7'
+    assert 'SampleDiversity of 4 samples a mask' in said
+    assert not (tmp_path / 'out/segmentation.csv').exists()
+
+    reason, _ = compare(*pairs, '--metrics')
+    assert 'there is nothing to evaluate' in reason
+
+
+def test_a_missing_checkpoint_is_named_and_the_rest_goes_on(
+        compare, street, tmp_path):
+    fcn = method(tmp_path, street, 'fcn')
+    semflow = method(tmp_path, street, 'semflow')
+    gone = str(tmp_path / 'gone.pth')
+    reason, said = compare(semflow[0], gone, *fcn)
+    assert reason == f'error: there is no checkpoint {gone}'
+    rows = read(tmp_path / 'out/segmentation.csv')
+    assert rows[0]['note'] == f'there is no checkpoint {gone}'
+    assert rows[1]['method'] == 'fcn' and float(rows[1]['mIoU']) >= 0
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'test_dataloader.dataset.data_prefix.img_path': 'img_dir/train'},
+     'same test data'),
+    ({'test_dataloader.dataset.metainfo.classes': tuple('abcdx')},
+     'same classes'),
+])
+def test_other_data_or_classes(compare, street, tmp_path, options, message):
+    fcn = method(tmp_path, street, 'fcn')
+    semflow = method(tmp_path, street, 'semflow', **options)
+    reason, _ = compare(*fcn, *semflow)
+    assert message in reason and 'fcn.py' in reason and 'semflow.py' in reason
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_config_without_its_checkpoint(compare, street, tmp_path):
+    fcn = method(tmp_path, street, 'fcn')
+    reason, said = compare(fcn[0])
+    assert reason == 2 and 'odd number of files' in said
+
+
+def test_another_budget_is_told():
+    row = dict(method='a', iterations=4, batch=2, train_images=6)
+    assert budget_note([row, row]) == (
+        'Equal budgets: a: 4 iterations of 2 a process, of 6 images.')
+    assert budget_note([row, dict(row, method='b', iterations=8)]) == (
+        'The budgets differ: a: 4 iterations of 2 a process, of 6 images; '
+        'b: 8 iterations of 2 a process, of 6 images.')
+    assert budget_note([dict(method='a', note='no checkpoint')]) == ''
+
+
+def test_a_plot_of_nothing_is_a_picture():
+    assert to_plot([dict(method='a', note='no checkpoint')]).startswith(
+        b'\x89PNG')
+
+
+def test_what_does_not_fit_is_named_and_the_rest_goes_on(street, tmp_path):
+    semflow = method(tmp_path, street, 'semflow')
+    dsm = method(tmp_path, street, 'dsm')
+    fcn = method(tmp_path, street, 'fcn')
+    comparison = Comparison([fcn[0], dsm[0], semflow[0], fcn[0]], [1001])
+    rows = [
+        row for _, row in comparison.rows(
+            [semflow[1], dsm[1], fcn[1], fcn[1]])
+    ]
+    assert f'{semflow[1]} does not fit {fcn[0]}' in rows[0]['note']
+    assert 'at most num_train_timesteps=1000, but got 1001' in rows[1]['note']
+    assert 'not a checkpoint of SemFlowModel' in rows[2]['note']
+    assert rows[3]['mIoU'] >= 0
+
+
+def test_an_adaptive_solver_has_one_row(street, tmp_path):
+    config, checkpoint = method(
+        tmp_path, street, 'semflow', comparison=dict(solvers=['dopri5']))
+    rows = [row for _, row in Comparison([config]).rows([checkpoint])]
+    assert [row['num_steps'] for row in rows] == ['-']
+
+
+def test_a_metric_of_another_tool(compare, street, tmp_path):
+    reason, _ = compare(
+        *method(tmp_path, street, 'semflow'), '--metrics', 'RoundTrip')
+    assert 'use tools/sweep_steps.py' in reason

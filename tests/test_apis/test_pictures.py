@@ -1,0 +1,161 @@
+"""Masks from files, pictures to files."""
+
+import errno
+import os
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmseg_semflow.apis.pictures import (
+    list_masks,
+    read_label_map,
+    read_note,
+    write_bytes,
+    write_picture,
+)
+from mmseg_semflow.flow import PseudoMaskCodec
+from tiny import CODEC
+
+CODEC5 = PseudoMaskCodec(**CODEC)
+PALETTE = [[10, 20, 30], [255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]
+LABELS = np.array([[0, 1, 2], [3, 4, 255]], np.uint8)
+
+
+def colored(labels):
+    colors = np.zeros((256, 3), np.uint8)
+    colors[:5] = PALETTE
+    return colors[labels]
+
+
+def test_gray_indexed_and_coloured_masks_are_the_same(tmp_path):
+    cv2.imwrite(str(tmp_path / 'gray.png'), LABELS)
+    indexed = Image.fromarray(LABELS, 'P')
+    indexed.putpalette(sum(PALETTE, []) + [0] * 3 * 251)
+    indexed.save(tmp_path / 'indexed.png')
+    Image.fromarray(colored(LABELS)).save(tmp_path / 'rgb.png')
+    Image.fromarray(colored(LABELS)).convert('RGBA').save(tmp_path / 'rgba.png')
+    expected = torch.from_numpy(LABELS.astype(np.int64))
+    for name in ('gray', 'indexed', 'rgb', 'rgba'):
+        palette = PALETTE if name.startswith('rgb') else None
+        found = read_label_map(tmp_path / f'{name}.png', CODEC5, palette)
+        assert torch.equal(found, expected)
+    assert torch.equal(read_label_map(LABELS, CODEC5), expected)
+    assert torch.equal(read_label_map(colored(LABELS), CODEC5, PALETTE), expected)
+
+
+def test_reduce_zero_label():
+    found = read_label_map(
+        np.array([[0, 1, 5, 255]], np.uint8), CODEC5, reduce_zero_label=True)
+    assert found.tolist() == [[255, 0, 4, 255]]
+    with pytest.raises(ValueError, match=r'labels \[6\]: .* in \[0, 5\], with'):
+        read_label_map(
+            np.array([[0, 6]], np.uint8), CODEC5, reduce_zero_label=True)
+
+
+def test_modes_of_png(tmp_path):
+    """A colour table means labels, unless the mask is said to be coloured."""
+    labels = LABELS % 255
+    expected = torch.from_numpy(labels.astype(np.int64))
+    rgb = Image.fromarray(colored(labels))
+    rgb.quantize(16).save(tmp_path / 'quantized.png')
+    found = read_label_map(tmp_path / 'quantized.png', CODEC5, PALETTE)
+    assert torch.equal(found, expected)
+    gray = Image.fromarray(labels)
+    gray.convert('LA').save(tmp_path / 'alpha.png')
+    Image.fromarray(labels.astype(np.uint16)).save(tmp_path / 'sixteen.png')
+    for name in ('alpha', 'sixteen'):
+        found = read_label_map(tmp_path / f'{name}.png', CODEC5)
+        assert torch.equal(found, expected), name
+    Image.fromarray(labels.astype(np.float32)).save(tmp_path / 'float.tif')
+    with pytest.raises(ValueError, match='float.tif must hold whole numbers'):
+        read_label_map(tmp_path / 'float.tif', CODEC5)
+    with pytest.raises(ValueError, match=r'shape .* got \(2, 3, 1\)'):
+        read_label_map(labels[..., None], CODEC5, PALETTE)
+
+
+def test_a_picture_too_large_is_named(tmp_path, monkeypatch):
+    Image.fromarray(LABELS).save(tmp_path / 'a.png')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 2)
+    with pytest.raises(ValueError, match='a.png cannot be read as a picture'):
+        read_label_map(tmp_path / 'a.png', CODEC5)
+
+
+def test_notes_of_pictures(tmp_path):
+    picture = np.zeros((4, 4, 3), np.uint8)
+    write_picture(tmp_path / 'a.png', picture, 'some \u00e4 text')
+    write_picture(tmp_path / 'b.png', picture)
+    assert read_note(tmp_path / 'a.png') == 'some \u00e4 text'
+    assert read_note(tmp_path / 'b.png') == ''
+    (tmp_path / 'c.png').write_bytes(b'broken')
+    assert read_note(tmp_path / 'c.png') == ''
+
+
+def test_unknown_label_names_file_and_value(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), LABELS + 3)
+    with pytest.raises(ValueError, match=r'a.png has the labels \[5, 6, 7\].*below'):
+        read_label_map(tmp_path / 'a.png', CODEC5)
+
+
+def test_unknown_colour_names_file_and_value(tmp_path):
+    pixels = colored(LABELS)
+    pixels[0, 0] = 1, 2, 3
+    Image.fromarray(pixels).save(tmp_path / 'a.png')
+    with pytest.raises(ValueError, match=r'a.png has 1 colours .*\(1, 2, 3\)'):
+        read_label_map(tmp_path / 'a.png', CODEC5, PALETTE)
+
+
+def test_coloured_mask_without_palette(tmp_path):
+    Image.fromarray(colored(LABELS)).save(tmp_path / 'a.png')
+    with pytest.raises(ValueError, match='a.png is a coloured .* give a palette'):
+        read_label_map(tmp_path / 'a.png', CODEC5)
+
+
+@pytest.mark.parametrize('content', [b'', b'no picture', None])
+def test_unreadable_mask_is_named(tmp_path, content):
+    if content is None:
+        content = cv2.imencode('.png', LABELS.repeat(50, 0))[1].tobytes()[:60]
+    (tmp_path / 'a.png').write_bytes(content)
+    with pytest.raises(ValueError, match='a.png cannot be read as a picture'):
+        read_label_map(tmp_path / 'a.png', CODEC5)
+
+
+def test_masks_of_a_folder_a_file_and_nothing(tmp_path):
+    (tmp_path / 'b').mkdir()
+    with pytest.raises(ValueError, match=f'{tmp_path} holds no masks'):
+        list_masks(tmp_path)
+    for name in ('b/c.png', 'a.PNG', 'x.txt'):
+        (tmp_path / name).touch()
+    assert list_masks(tmp_path) == [tmp_path / 'a.PNG', tmp_path / 'b/c.png']
+    assert list_masks(tmp_path / 'b/c.png') == [tmp_path / 'b/c.png']
+    with pytest.raises(FileNotFoundError, match='no such file or folder'):
+        list_masks(tmp_path / 'none')
+
+
+def test_written_picture_is_rgb_and_exact(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    write_picture(tmp_path / 'new/a.png', picture)
+    with Image.open(tmp_path / 'new/a.png') as found:
+        np.testing.assert_array_equal(np.array(found), picture)
+    assert os.listdir(tmp_path / 'new') == ['a.png']
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    (tmp_path / 'a.png').write_bytes(b'old')
+
+    def no_space(*args):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', no_space)
+    with pytest.raises(OSError, match='a.png cannot be written .No space left'):
+        write_bytes(tmp_path / 'a.png', b'new')
+    assert os.listdir(tmp_path) == ['a.png']
+    assert (tmp_path / 'a.png').read_bytes() == b'old'
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(OSError, match='file/a.png cannot be written'):
+        write_bytes(tmp_path / 'file/a.png', b'new')

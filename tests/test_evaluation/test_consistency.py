@@ -1,0 +1,134 @@
+"""Agreement of samples with their masks."""
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope, init_default_scope
+from mmseg.evaluation import IoUMetric
+from mmseg.models import BaseSegmentor
+from mmseg.registry import MODELS
+from torch import nn
+
+from mmseg_semflow.evaluation import MaskConsistency
+
+META = dict(classes=('sky', 'road', 'tree', 'car', 'never'))
+# RGB; each of its own brightness order, so that BGR would be mistaken.
+COLORS = torch.tensor([[0, 0, 0], [200, 0, 0], [0, 200, 0], [0, 0, 200]])
+
+
+@MODELS.register_module()
+class NearestColor(BaseSegmentor):
+    """A segmentor that knows the colours of its checkpoint."""
+
+    def __init__(self, num_colors, **kwargs):
+        super().__init__(data_preprocessor=dict(
+            type='SegDataPreProcessor', bgr_to_rgb=True))
+        self.align_corners = False
+        self.colors = nn.Parameter(torch.zeros(num_colors, 3))
+
+    def predict(self, inputs, data_samples):
+        distance = (inputs[:, None] - self.colors[:, :, None, None])**2
+        return self.postprocess_result(-distance.sum(2), data_samples)
+
+    extract_feat = encode_decode = loss = _forward = None
+
+
+@pytest.fixture
+def segmentor(tmp_path):
+    """Config and checkpoint."""
+    config, checkpoint = tmp_path / 'nearest.py', tmp_path / 'colors.pth'
+    config.write_text(
+        "model = dict(type='NearestColor', num_colors=4)\n"
+        "test_pipeline = [dict(type='LoadImageFromFile'),"
+        " dict(type='PackSegInputs')]\n")
+    torch.save(
+        dict(
+            state_dict=dict(colors=COLORS.float()),
+            meta=dict(dataset_meta=META)), checkpoint)
+    return dict(segmentor=str(config), checkpoint=str(checkpoint))
+
+
+def evaluate(samples, meta=META, **kwargs):
+    metric = MaskConsistency(**kwargs)
+    metric.dataset_meta = meta
+    metric.process(None, samples)
+    return metric.evaluate(len(samples))
+
+
+def iou_metric(samples):
+    metric = IoUMetric()
+    metric.dataset_meta = META
+    for sample in samples:
+        for label_map in sample['sample_label_maps']:
+            metric.process(None, [
+                dict(
+                    pred_sem_seg=dict(data=label_map),
+                    gt_sem_seg=dict(data=sample['gt_label_map']))
+            ])
+    return metric.evaluate(2 * len(samples))
+
+
+def test_as_mmseg(drawn):
+    expected = iou_metric(drawn)
+    assert evaluate(drawn) == dict(
+        mask_mIoU=expected['mIoU'], mask_aAcc=expected['aAcc'])
+
+
+def test_void_does_not_count(drawn):
+    for sample in drawn:
+        sample['sample_label_maps'][:] = sample['gt_label_map'].clamp(max=3)
+    assert evaluate(drawn) == dict(mask_mIoU=100, mask_aAcc=100)
+
+
+def test_many_pixels(drawn, monkeypatch):
+    """In single precision 2^24 + 1 pixels would be 2^24."""
+    counts = iter([2.**24, 1.])
+    monkeypatch.setattr(
+        IoUMetric, 'intersect_and_union',
+        lambda *args: [torch.full((5, ), next(counts))] * 4)
+    metric = MaskConsistency()
+    metric.dataset_meta = META
+    metric.process(None, drawn[:1])
+    areas = metric.results[0]['measure']['areas']
+    assert areas.tolist() == [[2**24 + 1] * 5] * 4
+
+
+def test_segmentor(drawn, segmentor):
+    """It sees the images in their true colours, whatever scope is set."""
+    for sample in drawn:
+        rgb = COLORS[sample['sample_label_maps']].permute(0, 3, 1, 2)
+        sample['samples'] = rgb.flip(1).byte()
+    expected = iou_metric(drawn)
+    for sample in drawn:
+        del sample['sample_label_maps']
+    init_default_scope('mmengine')
+    state = torch.get_rng_state()
+    assert evaluate(drawn, **segmentor) == dict(
+        mask_mIoU=expected['mIoU'], mask_aAcc=expected['aAcc'])
+    assert DefaultScope.get_current_instance().scope_name == 'mmengine'
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_missing_checkpoint(drawn, segmentor, log):
+    segmentor['checkpoint'] += '.gone'
+    assert evaluate(drawn, **segmentor) == {}
+    assert segmentor['checkpoint'] in log[-1] and 'checkpoint=' in log[-1]
+
+
+def test_other_classes(drawn, segmentor):
+    with pytest.raises(ValueError, match='as the dataset, 2, but has 5'):
+        evaluate(drawn, dict(classes=('sky', 'road')), **segmentor)
+
+
+def test_unknown_classes(drawn):
+    with pytest.raises(ValueError, match="must have 'classes', but got None"):
+        MaskConsistency().process(None, drawn)
+
+
+@pytest.mark.parametrize('kwargs, match', [
+    (dict(segmentor='a.py'), "together, but got 'a.py' and None"),
+    (dict(checkpoint='a.pth'), "together, but got None and 'a.pth'"),
+    (dict(segmentor='none.py', checkpoint='a.pth'), "config, but got 'none.py'"),
+])
+def test_wrong_segmentor(kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        MaskConsistency(**kwargs)

@@ -1,0 +1,272 @@
+"""What all metrics have in common, and all of them together."""
+
+import json
+import multiprocessing
+import sys
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.registry import METRICS, init_default_scope
+from torch import nn
+
+from mmseg_semflow.evaluation import (
+    InceptionDistance,
+    MaskConsistency,
+    PerceptualDistance,
+    RoundTrip,
+    SampleDiversity,
+)
+
+for package in ('torchmetrics', 'torch_fidelity', 'lpips'):
+    pytest.importorskip(package)
+
+CLASSES = ('sky', 'road', 'tree', 'car')
+NAMES = [
+    'InceptionDistance', 'PerceptualDistance', 'MaskConsistency',
+    'SampleDiversity', 'RoundTrip'
+]
+
+
+class Colors(nn.Module):
+    """Features of an image: the means of its rows, in each colour."""
+
+    def forward(self, image):
+        return (image.double().mean(-1).flatten(1), )
+
+
+def evaluator(alexnet_file):
+    """All metrics; the Inception network is replaced by a quick one."""
+    made = Evaluator([
+        dict(type=name) if name != 'PerceptualDistance' else dict(
+            type=name, weights=alexnet_file) for name in NAMES
+    ])
+    made.dataset_meta = dict(classes=CLASSES)
+    made.metrics[0].network = Colors()
+    made.metrics[0].missing = None
+    return made
+
+
+def test_registered_for_both_libraries(hub):
+    for name in NAMES:
+        assert METRICS.build(dict(type=name)).prefix is None
+
+
+def test_protocol_and_results(drawn, alexnet_file, hub, log):
+    made = evaluator(alexnet_file)
+    state = torch.get_rng_state()
+    made.process(drawn)
+    figures = made.evaluate(3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert list(figures) == [
+        'FID', 'KID', 'KID_std', 'LPIPS', 'LPIPS_diversity', 'round_trip_LPIPS',
+        'label_round_trip_LPIPS', 'mask_mIoU', 'mask_aAcc', 'diversity',
+        'brightness', 'gt_brightness', 'round_trip_PSNR',
+        'label_round_trip_PSNR'
+    ]
+    lines = log[-5:]
+    for name, line in zip(NAMES, lines, strict=True):
+        assert line.startswith(
+            f'{name}: 3 masks and real images, 2 samples a mask, size 40x48; ')
+        assert line.endswith('; euler 25, seed 0')
+    assert '(alex.pth)' in lines[1] and 'forward flow' in lines[2]
+    assert not any(metric.results for metric in made.metrics)
+
+
+def test_no_images_are_kept(drawn, alexnet_file, hub):
+    made = evaluator(alexnet_file)
+    made.process(drawn)
+    for metric in made.metrics:
+        assert len(metric.results) == 3
+        for result in metric.results:
+            assert sum(
+                getattr(value, 'numel', lambda: 1)()
+                for value in result['measure'].values()) < 500
+
+
+def test_building_leaves_random_numbers_alone(alexnet_file):
+    state = torch.get_rng_state()
+    PerceptualDistance(weights=alexnet_file)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def share(rank, path, drawn, alexnet_file):
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{path}/meet', rank=rank, world_size=2)
+    made = evaluator(alexnet_file)
+    # As DefaultSampler deals out three masks: the first one once more.
+    made.process([drawn[i % 3] for i in (rank, rank + 2)])
+    figures = made.evaluate(3)
+    (path / f'{rank}.json').write_text(json.dumps(figures))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes(drawn, alexnet_file, hub, tmp_path, monkeypatch):
+    single = evaluator(alexnet_file)
+    single.process(drawn)
+    monkeypatch.chdir(tmp_path)
+    fork = multiprocessing.get_context('fork')
+    processes = [
+        fork.Process(target=share, args=(rank, tmp_path, drawn, alexnet_file))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        process.kill()
+    expected = single.evaluate(3)
+    for rank in range(2):
+        assert json.loads((tmp_path / f'{rank}.json').read_text()) == expected
+
+
+def test_batches_do_not_matter(drawn, alexnet_file, hub):
+    figures = []
+    for size in (1, 2):
+        made = evaluator(alexnet_file)
+        for start in range(0, 3, size):
+            made.process(drawn[start:start + size])
+        figures.append(made.evaluate(3))
+    assert figures[0] == figures[1]
+
+
+@pytest.mark.parametrize('type_, name, url', [
+    (InceptionDistance, 'weights-inception-2015-12-05-6726825d.pth',
+     'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'),
+    (PerceptualDistance, 'alexnet-owt-7be5be79.pth',
+     'https://download.pytorch.org/models/'),
+])
+def test_missing_weights(drawn, hub, log, type_, name, url):
+    made = Evaluator([type_(), SampleDiversity()])
+    made.process(drawn)
+    assert set(made.evaluate(3)) == {'diversity', 'brightness', 'gt_brightness'}
+    found = [line for line in log if 'left out' in line]
+    assert len(found) == 1
+    for part in (type_.__name__, str(hub / name), url + name, 'weights='):
+        assert part in found[0]
+
+
+def test_missing_in_another_process(drawn, hub, log, alexnet_file):
+    here = PerceptualDistance(weights=alexnet_file)
+    other = PerceptualDistance(weights='nowhere/alexnet.pth')
+    for metric, sample in zip((here, other), drawn, strict=False):
+        metric.process(None, [sample])
+    log.clear()
+    assert here.compute_metrics(here.results + other.results) == {}
+    assert 'nowhere/alexnet.pth' in log[0] and len(log) == 1
+
+
+@pytest.mark.parametrize('type_, package', [
+    (InceptionDistance, 'torch_fidelity'), (InceptionDistance, 'torchmetrics'),
+    (PerceptualDistance, 'lpips'), (RoundTrip, 'torchmetrics')])
+def test_missing_package(drawn, hub, log, monkeypatch, type_, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    metric = type_()
+    metric.process(None, drawn)
+    assert metric.evaluate(3) == {}
+    found = [line for line in log if 'left out' in line]
+    assert len(found) == 1 and package in found[0]
+    assert "pip install 'mmseg_semflow[metrics]'" in found[0]
+
+
+def test_download(drawn, hub, log, monkeypatch, alexnet_file):
+    def fetch(url, check_hash, **kwargs):
+        assert check_hash and kwargs['weights_only']
+        (hub / url.rpartition('/')[2]).write_bytes(Path(alexnet_file).read_bytes())
+
+    monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', fetch)
+    metric = PerceptualDistance(download=True)
+    monkeypatch.undo()
+    metric.process(None, drawn)
+    given = PerceptualDistance(weights=alexnet_file)
+    given.process(None, drawn)
+    assert metric.evaluate(3) == given.evaluate(3)
+
+
+def test_failed_download(hub, log, monkeypatch):
+    def fail(url, **kwargs):
+        raise URLError('no network')
+
+    monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', fail)
+    assert PerceptualDistance(download=True).network is None
+    assert 'no network' in log[-1] and str(hub) in log[-1]
+
+
+@pytest.mark.parametrize('type_', [InceptionDistance, PerceptualDistance])
+@pytest.mark.parametrize('content', [
+    b'', b'<html>404</html>', [1], torch.ones(3), dict(other=torch.ones(3)), {
+        'features.0.weight': torch.ones(64, 3, 3, 3)
+    }
+])
+def test_wrong_weights(tmp_path, type_, content):
+    path = tmp_path / 'wrong.pth'
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=r'wrong\.pth (must|cannot) be'):
+        type_(weights=str(path))
+
+
+@pytest.mark.parametrize('type_, key, hint', [
+    (MaskConsistency, 'sample_label_maps', 'segment_steps=25'),
+    (RoundTrip, 'round_trip_img', 'round_trip=True'),
+    (RoundTrip, 'label_round_trip_img', 'round_trip=True'),
+    (SampleDiversity, 'samples', ''),
+])
+def test_missing_results(drawn, type_, key, hint):
+    del drawn[0][key]
+    with pytest.raises(ValueError, match=f'{type_.__name__} needs {key}.*{hint}'):
+        type_().process(None, drawn)
+
+
+@pytest.mark.parametrize('change', [
+    lambda image: image.float() / 255, lambda image: image[:, 1:],
+])
+def test_wrong_images(drawn, change):
+    drawn[0]['gt_img'] = change(drawn[0]['gt_img'])
+    with pytest.raises(ValueError, match='uint8, but got'):
+        SampleDiversity().process(None, drawn)
+
+
+def test_unknown_size():
+    with pytest.raises(ValueError, match='size must be given'):
+        SampleDiversity().evaluate()
+
+
+def test_under_mmagic(drawn, alexnet_file, hub, log):
+    pytest.importorskip('mmagic')
+    from mmagic.registry import EVALUATORS
+    from mmagic.structures import DataSample
+    init_default_scope('mmagic')
+    plain = evaluator(alexnet_file)
+    plain.process(drawn)
+    made = EVALUATORS.build(
+        dict(type='Evaluator', metrics=[*plain.metrics[1:], dict(type='PSNR')]))
+    made.dataset_meta = dict(classes=CLASSES)
+    expected = plain.evaluate(3)
+    model = nn.Module()
+    model.data_preprocessor = nn.Identity()
+    loader = torch.utils.data.DataLoader(range(3))
+    made.prepare_metrics(model, loader)
+    [(metrics, sampler)] = made.prepare_samplers(model, loader)
+    assert sampler is loader and len(metrics) == 5
+    log.clear()
+    for fields in drawn:
+        protocol = fields.pop('protocol')
+        made.process([
+            DataSample(
+                **fields,
+                output=DataSample(pred_img=fields['fake_img']),
+                metainfo=dict(protocol=protocol))
+        ], None, metrics)
+    figures = made.evaluate()
+    psnr = figures.pop('PSNR')
+    assert figures == {
+        key: value
+        for key, value in expected.items() if key[:3] not in ('FID', 'KID')
+    }
+    assert 5 < psnr < 12  # of noise
+    assert all(line.endswith(protocol) for line in log[-4:])

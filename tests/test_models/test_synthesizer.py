@@ -1,0 +1,167 @@
+"""Reproducible drawing of images."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmseg_semflow.flow import PseudoMaskCodec, uniform_times
+from mmseg_semflow.models import Synthesizer
+from mmseg_semflow.models.synthesizer import to_uint8
+from tiny import CODEC, semflow_cfg
+
+
+@pytest.fixture
+def semflow():
+    torch.manual_seed(1)
+    model = MODELS.build(semflow_cfg()).eval()
+    # A fresh UNet ends in small numbers: make its velocities matter.
+    nn.init.normal_(model.velocity_net.unet.conv_out.weight, std=0.3)
+    return model
+
+
+def labels(height=9, width=14, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 5, (height, width), generator=generator)
+
+
+def test_same_seed_same_bytes_whatever_else_is_drawn(semflow):
+    masks = [labels(seed=i) for i in range(3)]
+    first = [Synthesizer(semflow, 3, num_samples=2)(mask) for mask in masks]
+    torch.rand(7)
+    synthesizer = Synthesizer(semflow, 3, num_samples=4)
+    for mask, expected in reversed(list(zip(masks, first, strict=True))):
+        assert torch.equal(synthesizer(mask)[:2], expected)
+
+
+def test_another_seed_or_number_is_another_image(semflow):
+    images = [
+        image for seed in (0, 1)
+        for image in Synthesizer(semflow, 3, num_samples=3, seed=seed)(labels())
+    ]
+    assert len({image.numpy().tobytes() for image in images}) == 6
+
+
+def test_without_perturbation_all_samples_are_equal(semflow):
+    with pytest.warns(UserWarning, match=r'amplitude=0.* training, 6.*Fig. 8'):
+        synthesizer = Synthesizer(semflow, 3, num_samples=3, amplitude=0.)
+    images = synthesizer(labels())
+    assert torch.equal(images[0], images[1])
+    assert torch.equal(images[0], images[2])
+
+
+def test_noise_is_uniform_within_the_amplitude(semflow):
+    mask = labels(64, 64)
+    pseudo_mask = Synthesizer(semflow).perturbed(mask, 0)
+    codec = semflow.codec
+    noise = 127.5 * (pseudo_mask - codec.normalize(codec.encode(mask[None])))
+    assert 5.9 < noise.abs().max() <= 6.001
+    assert noise.var().item() == pytest.approx(12, rel=0.05)
+    assert torch.equal(codec.decode(pseudo_mask)[0], mask)
+
+
+def test_odd_sizes_are_padded_and_cropped(semflow):
+    synthesizer = Synthesizer(semflow, 2)
+    pseudo_mask = synthesizer.perturbed(labels(9, 13), 0)
+    padded = torch.nn.functional.pad(pseudo_mask, (0, 1, 0, 1), mode='replicate')
+    expected = to_uint8(semflow.mask_to_image(padded, 2))[0, :, :9, :13]
+    assert torch.equal(synthesizer(labels(9, 13))[0], expected)
+
+
+def test_draw_is_the_reverse_flow_of_the_perturbed_mask(semflow):
+    synthesizer = Synthesizer(semflow, 4, 'heun', seed=3)
+    expected = semflow.transport(
+        synthesizer.perturbed(labels(), 2), uniform_times(4, 1., 0.), 'heun')
+    assert torch.equal(synthesizer.draw(labels(), 2), to_uint8(expected)[0])
+
+
+def test_one_tile_equals_none_and_more_tiles_fit_together(semflow):
+    plain = Synthesizer(semflow, 3)
+    assert torch.equal(
+        Synthesizer(semflow, 3, tile_size=(16, 16))(labels()),
+        plain(labels()))
+    # Far from all borders of tiles only one tile counts: one Euler step there
+    # is that of the tile alone.
+    tiled = Synthesizer(semflow, 1, tile_size=(8, 8), tile_stride=(8, 8))
+    pseudo_mask = tiled.perturbed(labels(16, 24), 0)
+    alone = to_uint8(semflow.mask_to_image(pseudo_mask[..., 8:, 8:16], 1))
+    assert torch.equal(tiled(labels(16, 24))[0, :, 8:, 8:16], alone[0])
+
+
+def test_size_resizes_labels_by_nearest(semflow):
+    large = labels().repeat_interleave(3, 0).repeat_interleave(3, 1)
+    assert torch.equal(
+        Synthesizer(semflow, 2, size=(9, 14))(large),
+        Synthesizer(semflow, 2)(labels()))
+
+
+def test_evaluate_gives_what_metrics_compare(semflow):
+    synthesizer = Synthesizer(
+        semflow, 3, num_samples=2, segment_steps=1, round_trip=True)
+    image = torch.randint(0, 256, (3, 8, 12), dtype=torch.uint8)
+    mask = labels(16, 24)
+    found = synthesizer.evaluate(image, mask)
+    small = found['gt_label_map']
+    assert small.shape == (8, 12)
+    samples = synthesizer(small)
+    assert torch.equal(found['samples'], samples.flip(1))
+    assert torch.equal(found['fake_img'], samples[0].flip(0))
+    assert torch.equal(found['gt_img'], image.flip(0))
+    codec = semflow.codec
+    of_samples = semflow.image_to_mask(codec.normalize(samples.float()), 1)
+    assert torch.equal(found['sample_label_maps'], codec.decode(of_samples))
+    there = semflow.image_to_mask(codec.normalize(image[None].float()), 3)
+    back = to_uint8(semflow.mask_to_image(there, 3))[0]
+    assert torch.equal(found['round_trip_img'], back.flip(0))
+    through_labels = synthesizer.draw(codec.decode(there)[0], 0)
+    assert torch.equal(found['label_round_trip_img'], through_labels.flip(0))
+
+
+def test_an_exact_flow_makes_the_round_trip(semflow):
+    """With a constant velocity the way back is the way there."""
+
+    class Constant(nn.Module):
+
+        def forward(self, zt, t):
+            return torch.full_like(zt, 0.2)
+
+    semflow.velocity_net = Constant()
+    image = torch.randint(10, 200, (3, 8, 12), dtype=torch.uint8)
+    found = Synthesizer(
+        semflow, 5, round_trip=True).evaluate(image, labels(8, 12))
+    assert torch.equal(found['round_trip_img'], image.flip(0))
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(num_samples=0), 'num_samples must be an integer >= 1, but got 0'),
+    (dict(num_steps=0), 'num_steps must be an integer >= 1, but got 0'),
+    (dict(segment_steps=-1), 'num_steps must be an integer >= 1, but got -1'),
+    (dict(solver='rk9'), "solver must be one of .* but got 'rk9'"),
+    (dict(amplitude=100.), r'amplitude must be in .*100.0\), but got 100.0'),
+    (dict(amplitude=-1), 'amplitude must be in .* but got -1'),
+    (dict(size=(0, 3)), r'size must be .* but got \(0, 3\)'),
+    (dict(seed=1.), 'seed must be an integer, but got 1.0'),
+    (dict(seed=True), 'seed must be an integer, but got True'),
+    (dict(tile_stride=(8, 8)), 'needs a tile_size'),
+    (dict(tile_size=(8, 8), tile_stride=(10, 8)), 'must not exceed'),
+    (dict(tile_size=(7, 8)), r'tile_size must .* 2, but got \(7, 8\)'),
+    (dict(dtype='float8'), "dtype must be None or 'bfloat16', but got 'float8'"),
+])
+def test_wrong_settings(semflow, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        Synthesizer(semflow, **kwargs)
+
+
+def test_unknown_label(semflow):
+    with pytest.raises(ValueError, match=r'labels must be in \[0, 5\) or 255'):
+        Synthesizer(semflow)(labels() + 3)
+
+
+def test_trajectory_ends_where_the_flow_ends(semflow):
+    pixels = PseudoMaskCodec(**CODEC).normalize(
+        torch.randint(0, 256, (1, 3, 9, 13)).float())
+    times = uniform_times(4, 0., 1.)
+    states = semflow.transport(pixels, times, return_trajectory=True)
+    assert states.shape == (5, 1, 3, 9, 13)
+    torch.testing.assert_close(states[0], pixels)
+    torch.testing.assert_close(states[-1], semflow.transport(pixels, times))
