@@ -1,5 +1,6 @@
 # make demo         train on the toy street, test, draw work_dirs/demo/gallery.png
 # make test         run the tests
+# make test-browser test the web page in Chromium
 # make test-newest  run them against the newest diffusers and transformers
 # make lint         run ruff
 # make benchmark    time the making of pseudo masks
@@ -14,13 +15,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXTRAS ?= dev,metrics,demo,mmagic
 NEWEST := .venv-newest
 
-.PHONY: demo test test-newest lint benchmark
+.PHONY: demo test test-browser test-newest lint benchmark
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-browser: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check

@@ -144,7 +144,14 @@ button.chip[aria-pressed=true] { border-color: var(--color-accent);
   font-size: 13px; color: var(--body-text-color-subdued); }
 #painter .tools input { width: 110px; accent-color: var(--color-accent); }
 #painter-size { margin-left: auto; }
-#image img, #overlay img { width: 100%; height: 100%; object-fit: contain; }
+#image img { width: 100%; height: 100%; object-fit: contain; }
+#overlay { --opacity: .6; height: 320px; padding: 8px; border-radius: 8px;
+  border: 1px solid var(--border-color-primary); }
+#overlay > *, .layers { height: 100%; }
+.layers { display: grid; }
+.layers img { grid-area: 1 / 1; width: 100%; height: 100%; min-height: 0;
+  object-fit: contain; }
+.layers img + img { opacity: var(--opacity); }
 .strip { display: flex; gap: 6px; overflow-x: auto; padding-bottom: 4px; }
 .strip figure { flex: none; margin: 0; font-size: 11px; text-align: center;
   color: var(--body-text-color-subdued); }
@@ -214,11 +221,18 @@ def read_paint(picture: np.ndarray, colors: np.ndarray,
     return labels[index].reshape(picture.shape[:2])
 
 
-def overlay(image: np.ndarray, label_map: np.ndarray, colors: np.ndarray,
-            opacity: float) -> np.ndarray:
-    """Lay coloured labels over an image, both of shape (H, W, ...)."""
-    picture = (1 - opacity) * image + opacity * paint(label_map, colors)
-    return picture.round().astype(np.uint8)
+def overlay(image: np.ndarray, label_map: np.ndarray,
+            colors: np.ndarray) -> str:
+    """Lay coloured labels over an image, as HTML; the page sets the opacity.
+
+    Args:
+        image (np.ndarray): RGB, uint8, shape (H, W, 3).
+        label_map (np.ndarray): Labels, shape (H, W).
+        colors (np.ndarray): See :func:`brush_colors`.
+    """
+    layers = ''.join(f'<img src="{to_url(picture)}">'
+                     for picture in (image, paint(label_map, colors)))
+    return f'<div class="layers">{layers}</div>'
 
 
 def legend(label_map: np.ndarray, classes: Sequence[str],
@@ -329,17 +343,17 @@ class _Actions:
         self.colors = brush_colors(inferencer.palette)
 
     def new_image(self, image: Optional[np.ndarray], *sides: int) -> tuple:
-        return None, None, '', '', *(
+        return None, '', '', '', *(
             sides if image is None else image.shape[:2])
 
     @_errors_shown()
-    def segment(self, image: Optional[np.ndarray], solver: str, num_steps: int,
-                opacity: float) -> tuple:
+    def segment(self, image: Optional[np.ndarray], solver: str,
+                num_steps: int) -> tuple:
         if image is None:
             raise ValueError('there is no image to segment')
         labels = self.inferencer.segment(
             image, solver=solver, num_steps=num_steps)
-        return (labels, self.overlay(image, labels, opacity),
+        return (labels, overlay(image, labels, self.colors),
                 legend(labels, self.classes, self.colors), '')
 
     @_errors_shown()
@@ -349,12 +363,6 @@ class _Actions:
             self.inferencer.trajectory(
                 image=image, solver=solver, num_steps=num_steps), 0,
             1) if shown else ''
-
-    def overlay(self, image: Optional[np.ndarray], labels: Optional[np.ndarray],
-                opacity: float) -> Optional[np.ndarray]:
-        if image is None or labels is None or image.shape[:2] != labels.shape:
-            return None
-        return overlay(image, labels, self.colors, opacity)
 
     @_errors_shown()
     def synthesize(self, canvas: str, solver: str, num_steps: int, seed: int,
@@ -471,8 +479,7 @@ def build_app(inferencer: SemFlowInferencer) -> Any:
         with gr.Row(equal_height=True):
             image = gr.Image(label='Image', sources=['upload'], image_mode='RGB',
                              height=320, elem_id='image')
-            overlaid = gr.Image(label='Segmentation', format='png', height=320,
-                                interactive=False, elem_id='overlay')
+            overlaid = gr.HTML(elem_id='overlay')
         classes_found = gr.HTML(elem_id='legend')
         with gr.Row(equal_height=True):
             image_how = controls(test_cfg.get('solver', 'euler'),
@@ -523,12 +530,13 @@ def build_app(inferencer: SemFlowInferencer) -> Any:
         # Not one generator: of two results in one frame, gradio 4.44 lets the
         # second overwrite the first.
         segment.click(
-            actions.segment, [image, *image_how, opacity], results,
+            actions.segment, [image, *image_how], results,
             **on_model).success(actions.image_path,
                                 [image, *image_how, with_image_path],
                                 image_path, **on_model)
-        opacity.change(actions.overlay, [image, labels, opacity], overlaid,
-                       trigger_mode='always_last', **quick)
+        opacity.change(
+            None, opacity, js='value => { document.querySelector("#overlay")'
+            '.style.setProperty("--opacity", value); }', **quick)
         for event, action, inputs in (
                 (app.load, actions.empty_mask, sides),
                 (empty.click, actions.empty_mask, sides),

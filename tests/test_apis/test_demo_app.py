@@ -62,10 +62,9 @@ def test_no_mask(url):
 def test_overlay_and_legend():
     image = np.full((2, 4, 3), 100, np.uint8)
     labels = np.array([[0, 1, 1, 1], [2, 2, 1, 1]])
-    np.testing.assert_array_equal(overlay(image, labels, COLORS, 0), image)
-    np.testing.assert_array_equal(
-        overlay(image, labels, COLORS, 1), paint(labels, COLORS))
-    assert overlay(image, labels, COLORS, 0.25)[0, 1].tolist() == [88, 75, 75]
+    urls = overlay(image, labels, COLORS).split('"')[3::2]
+    for url, picture in zip(urls, (image, paint(labels, COLORS)), strict=True):
+        np.testing.assert_array_equal(from_url(url), picture)
     names = [f'{name}<' for name in META['classes']]
     text = legend(labels, names, COLORS)
     places = [text.index(part) for part in (
@@ -116,9 +115,6 @@ def test_what_the_page_needs(inferencer, files, monkeypatch):
 def address(files):
     """Start the tool as a user does."""
     pytest.importorskip('gradio')
-    pytest.importorskip('playwright')
-    if CHROMIUM is None:
-        pytest.skip('there is no chromium on the path')
     server = subprocess.Popen(
         [sys.executable, ROOT / 'tools/demo_app.py', *files, '--device', 'cpu',
          '--port', '0'], cwd=files[0].parent, text=True,
@@ -137,6 +133,9 @@ def address(files):
 
 @pytest.fixture(scope='module')
 def browser(address, tmp_path_factory):
+    pytest.importorskip('playwright')
+    if CHROMIUM is None:
+        pytest.skip('there is no chromium on the path')
     from playwright.sync_api import sync_playwright
     with sync_playwright() as driver:
         context = driver.chromium.launch_persistent_context(
@@ -196,6 +195,7 @@ def pictures(page, selector):
     ])
 
 
+@pytest.mark.browser
 def test_image_to_mask_to_canvas(page, inferencer, tmp_path):
     from playwright.sync_api import expect
     image = np.random.default_rng(0).integers(0, 256, (20, 28, 3), np.uint8)
@@ -208,13 +208,15 @@ def test_image_to_mask_to_canvas(page, inferencer, tmp_path):
     click(page, 'Segment')
     expected = inferencer.segment(image, num_steps=3)
     assert len(np.unique(expected)) > 1
-    np.testing.assert_array_equal(
-        pictures(page, '#overlay img')[1][0],
-        overlay(image, expected, COLORS, 0.6))
-    page.get_by_label('number input for Opacity').fill('1')
-    page.get_by_label('number input for Opacity').blur()
-    np.testing.assert_array_equal(
-        pictures(page, '#overlay img')[1][0], paint(expected, COLORS))
+    layers = page.locator('#overlay img')
+    expect(layers).to_have_count(2)
+    for i, picture in enumerate((image, paint(expected, COLORS))):
+        np.testing.assert_array_equal(
+            from_url(layers.nth(i).get_attribute('src')), picture)
+    expect(layers.last).to_have_css('opacity', '0.6')
+    page.get_by_label('number input for Opacity').fill('0.25')
+    expect(layers.last).to_have_css('opacity', '0.25')
+    expect(layers.first).to_have_css('opacity', '1')
     page.wait_for_function('document.querySelectorAll("#image-path img").length == 4')
     shown = page.eval_on_selector_all(
         '#image-path img', 'all => all.map(i => i.src)')
@@ -230,6 +232,7 @@ def test_image_to_mask_to_canvas(page, inferencer, tmp_path):
     assert (labels_on_canvas(page) == np.zeros((24, 32))).all()
 
 
+@pytest.mark.browser
 def test_paint_and_synthesize(page, inferencer):
     page.locator('#painter canvas').scroll_into_view_if_needed()
     box = page.locator('#painter canvas').bounding_box()
@@ -273,6 +276,7 @@ def test_paint_and_synthesize(page, inferencer):
     np.testing.assert_array_equal(from_url(last), images[0])
 
 
+@pytest.mark.browser
 def test_masks_from_files(page, tmp_path):
     labels = np.random.default_rng(0).integers(0, 5, (10, 12), np.uint8)
     labels[0] = 255
