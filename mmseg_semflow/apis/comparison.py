@@ -226,7 +226,7 @@ def to_plot(rows: Sequence[Row]) -> bytes:
 
     Bars reach from the smallest to the largest of several seeds.
     """
-    figure, axis = plt.subplots(figsize=(6, 4))
+    figure, axis = plt.subplots(figsize=(7.5, 4))
     rows = [row for row in rows if 'mIoU' in row]
     for name in dict.fromkeys(_name(row) for row in rows):
         own = [row for row in rows if _name(row) == name]
@@ -243,9 +243,11 @@ def to_plot(rows: Sequence[Row]) -> bytes:
         ] for key, sign in (('mIoU_min', -1), ('mIoU_max', 1))]
         axis.errorbar(nfe, miou, reach, marker='o', capsize=3, label=name)
     axis.set(xlabel='network calls an image', ylabel='mIoU', xscale='log')
+    axis.xaxis.set_major_formatter('{x:.0f}')
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(
+            frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=100)
