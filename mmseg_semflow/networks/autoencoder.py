@@ -1,5 +1,7 @@
 """Frozen autoencoders between pixels and latents."""
 
+import hashlib
+import json
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import List, Optional
@@ -55,6 +57,29 @@ class FrozenAutoencoder(BaseModule):
     def train(self, mode: bool = True) -> 'FrozenAutoencoder':
         """Stay in eval mode."""
         return super().train(False)
+
+    @property
+    def settings(self) -> dict:
+        """dict: What latents depend on besides pixels and weights."""
+        return dict(factor=self.factor, latent_channels=self.latent_channels)
+
+    def identity(self) -> dict:
+        """Tell what latents depend on besides pixels.
+
+        Returns:
+            dict: ``type``, ``settings``, as json has them, and ``weights``,
+            the SHA-256 of the names, types, shapes and bytes of the state
+            dict.
+        """
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            value = value.detach().cpu().contiguous()
+            digest.update(repr((name, value.dtype, tuple(value.shape))).encode())
+            digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+        return dict(
+            type=type(self).__name__,
+            settings=json.loads(json.dumps(self.settings)),
+            weights=digest.hexdigest())
 
     def check_size(self, pixels: Tensor) -> None:
         """Raise a ValueError if pixels (B, 3, H, W) do not fit the factor."""
@@ -118,6 +143,12 @@ class KLAutoencoder(FrozenAutoencoder):
         self.scale = net.config.scaling_factor
         self.shift = net.config.get('shift_factor') or 0.
         self.train(False)
+
+    @property
+    def settings(self) -> dict:
+        """dict: See :attr:`FrozenAutoencoder.settings`."""
+        vae = {k: v for k, v in self.vae.config.items() if k[0] != '_'}
+        return dict(super().settings, vae=vae)
 
     def init_weights(self) -> None:
         """Load the pretrained weights that the config names.
