@@ -9,11 +9,10 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
-from mmcv.transforms import LoadImageFromFile, RandomFlip
+from mmcv.transforms import RandomFlip
 from mmengine.dataset import Compose
 from mmengine.structures import PixelData
 from mmseg.datasets import BaseSegDataset
-from mmseg.datasets.transforms import LoadAnnotations, Resize
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from safetensors import SafetensorError, safe_open
@@ -21,10 +20,9 @@ from torch.utils.data import Dataset
 
 from mmseg_semflow.flow import perturb, seeded_generator
 
-from .transforms import GeneratePseudoMask, PackSemFlowInputs, PerturbPseudoMask
-
-FIXED = (LoadImageFromFile, LoadAnnotations, Resize)
-END = (GeneratePseudoMask, PerturbPseudoMask, PackSemFlowInputs)
+# By name: a loader may be one of mmcv, of mmseg or of this package.
+FIXED = ['LoadImageFromFile', 'LoadAnnotations', 'Resize']
+END = ['GeneratePseudoMask', 'PerturbPseudoMask', 'PackSemFlowInputs']
 
 
 class FixedPairs:
@@ -52,12 +50,9 @@ class FixedPairs:
                 'latents can be cached of a dataset of mmsegmentation, a '
                 f'BaseSegDataset, but got {type(self.dataset).__name__}')
         transforms = list(self.dataset.pipeline.transforms)
-        names = [
-            kind.__name__ for kind in (*FIXED[:3], RandomFlip, *END)
-        ]
+        names = [type(transform).__name__ for transform in transforms]
         self.flip_prob: Optional[float] = None
-        for transform in transforms:
-            name = type(transform).__name__
+        for name, transform in zip(names, transforms, strict=True):
             if isinstance(transform, RandomFlip):
                 if self.flip_prob is not None or not isinstance(
                         transform.prob, (int, float)) or not isinstance(
@@ -66,14 +61,16 @@ class FixedPairs:
                         'latents can be cached with one RandomFlip of one '
                         f'prob and direction, but got {transform}')
                 self.flip_prob = transform.prob
-            elif type(transform) not in (*FIXED, *END):
+            elif name not in FIXED + END:
                 raise ValueError(
                     f'{name} stands in the train_pipeline, but latents can '
-                    'be cached only where all but a flip and the '
-                    f'perturbation is fixed, by transforms of {names}')
-        if tuple(map(type, transforms[-3:])) != END:
-            raise ValueError(f'the train_pipeline must end with {names[-3:]}, '
-                             'for latents to be cached')
+                    'be cached only where all but a flip and the perturbation '
+                    f'is fixed, by {", ".join(FIXED)}, RandomFlip, '
+                    f'{", ".join(END)}')
+        if names[-3:] != END:
+            raise ValueError(
+                'the train_pipeline must end with '
+                f'{", ".join(END)}, but got {", ".join(names[-3:])}')
         self.flips = [False] if self.flip_prob is None else [False, True]
         self.codec = transforms[-3].codec.spec
         self._load = [
@@ -260,7 +257,7 @@ def _difference(was: Any, now: Any, name: str = '') -> Optional[tuple]:
     """Find the first part in which two keys differ."""
     if isinstance(was, dict) and isinstance(now, dict):
         parts = [(f'{name}.{k}' if name else k, was.get(k), now.get(k))
-                 for k in sorted(was.keys() | now.keys())]
+                 for k in [*now, *(was.keys() - now.keys())]]
     elif isinstance(was, list) and isinstance(now, list) and \
             len(was) == len(now):
         parts = [(f'{name}[{i}]', a, b)
@@ -304,6 +301,9 @@ class CachedLatentsDataset(Dataset):
         self.dataset = pairs.dataset
         self.codec = pairs.codec
         self.flip_prob = pairs.flip_prob or 0.
+
+    def full_init(self) -> None:
+        """Do nothing, for mmengine: all is read at once."""
 
     def __len__(self) -> int:
         return len(self.dataset)

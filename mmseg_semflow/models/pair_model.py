@@ -228,13 +228,17 @@ class PairModel(BaseModule):
         """Raise a ValueError if latents of a cache are of another one."""
         if self._identity is None:
             self._identity = self.autoencoder.identity()
-        for key, value in self._identity.items():
-            if cached.get(key) != value:
-                raise ValueError(
-                    'the latents were cached with another autoencoder: its '
-                    f'{key} was {cached.get(key)} and is {value} in this '
-                    'training. Cache them again with the weights that '
-                    'training starts from (sd_folder, load_from)')
+        own = self._identity
+        # Training may have rounded the weights: what is left counts.
+        weights = {k: cached['weights'].get(k) for k in own['weights']}
+        was = dict(cached, weights=weights)
+        if was != own:
+            key = next(key for key in own if was.get(key) != own[key])
+            raise ValueError(
+                'the latents were cached with another autoencoder: its '
+                f'{key} was {was.get(key)} and is {own[key]} in this '
+                'training. Cache them again with the weights that training '
+                'starts from (sd_folder, load_from)')
 
     @torch.no_grad()
     def encode_pair(self, images: Tensor, pseudo_masks: Tensor) -> tuple:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import List, Optional
+from typing import Dict, List, Optional
 
 import torch
 from diffusers import AutoencoderKL
@@ -38,6 +38,15 @@ class LatentGaussian:
         return self.mean + self.std * torch.randn_like(self.mean)
 
 
+def _digest(state_dict: Dict[str, Tensor], dtype: torch.dtype) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(state_dict.items()):
+        digest.update(repr((name, tuple(value.shape))).encode())
+        value = value.detach().to('cpu', dtype).contiguous()
+        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 class FrozenAutoencoder(BaseModule):
     """Base of the autoencoders: never trained, always in eval mode.
 
@@ -67,19 +76,19 @@ class FrozenAutoencoder(BaseModule):
         """Tell what latents depend on besides pixels.
 
         Returns:
-            dict: ``type``, ``settings``, as json has them, and ``weights``,
-            the SHA-256 of the names, types, shapes and bytes of the state
-            dict.
+            dict: ``type``; ``settings``, as json has them; and ``weights``,
+            the SHA-256 of the names, shapes and bytes of the state dict, as
+            it is and rounded to bfloat16, by the names of these types.
         """
-        digest = hashlib.sha256()
-        for name, value in sorted(self.state_dict().items()):
-            value = value.detach().cpu().contiguous()
-            digest.update(repr((name, value.dtype, tuple(value.shape))).encode())
-            digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+        state_dict = self.state_dict()
+        own = next((v.dtype for v in state_dict.values()), torch.float32)
         return dict(
             type=type(self).__name__,
             settings=json.loads(json.dumps(self.settings)),
-            weights=digest.hexdigest())
+            weights={
+                str(dtype).removeprefix('torch.'): _digest(state_dict, dtype)
+                for dtype in (own, torch.bfloat16)
+            })
 
     def check_size(self, pixels: Tensor) -> None:
         """Raise a ValueError if pixels (B, 3, H, W) do not fit the factor."""
