@@ -27,13 +27,13 @@ ALLOWED = {
     'models/generators': {'torch', 'mmengine', 'mmagic', 'models'},
     'models/__init__.py': {'models'},
     'models': {'torch', 'mmengine', 'flow', 'networks', 'models'},
-    'datasets': {*TOOLBOX, 'flow', 'datasets'},
+    'datasets': {*TOOLBOX, 'safetensors', 'flow', 'datasets'},
     'evaluation': {*TOOLBOX, *METRICS, 'evaluation', 'engine'},
     'engine/synthesis_eval_hook.py': {'torch', 'numpy', 'mmengine', 'models'},
     'engine': {'torch', 'numpy', 'mmengine', 'engine'},
     'apis': {
         *TOOLBOX, 'PIL', 'matplotlib', 'gradio', 'fastapi', 'uvicorn', 'jinja2',
-        'flow', 'models', 'apis'
+        'safetensors', 'datasets', 'flow', 'models', 'apis'
     },
     '__init__.py': {
         'engine', 'datasets', 'evaluation', 'models', 'networks', 'version'

@@ -122,6 +122,24 @@ custom_hooks[-1]['num_images'] = 3
         assert figure(name, trained) == pytest.approx(row[name], abs=1e-3), name
 
 
+def test_two_processes_on_cached_latents(config, tmp_path):
+    cached = tmp_path / 'cached.py'
+    cached.write_text("""
+_base_ = './small.py'
+train_dataloader = dict(dataset=dict(
+    _delete_=True, type='CachedLatentsDataset', cache='latents',
+    dataset=_base_.train_dataloader.dataset))
+""")
+    call(sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', 2,
+         ROOT / 'tools/cache_latents.py', cached, '--num-draws', 2,
+         cwd=tmp_path)
+    assert {p.name for p in (tmp_path / 'latents').iterdir()} == {
+        'key.json', '00000.safetensors'}
+    call(ROOT / 'tools/dist_train.sh', cached, 2, cwd=tmp_path)
+    checkpoint = torch.load(tmp_path / 'work/iter_4.pth', weights_only=True)
+    assert len(checkpoint['meta']['dataset_meta']['classes']) == 8
+
+
 def test_generator_by_the_tools(config, generator_config, tmp_path):
     pytest.importorskip('mmagic')
     trained = call(sys.executable, TRAIN, generator_config, cwd=tmp_path)

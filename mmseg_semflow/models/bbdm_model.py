@@ -79,10 +79,9 @@ class BBDMModel(PairModel):
             raise ValueError(f'solver must be {self.default_solver!r} for '
                              f'BBDM, but got {solver!r}')
 
-    def loss(self, images: Tensor, pseudo_masks: Tensor,
-             label_maps: Tensor) -> Dict[str, Tensor]:
-        """See :meth:`PairModel.loss`; ``loss_bridge``."""
-        z0, z1 = self.encode_pair(images, pseudo_masks)
+    def loss_of_latents(self, z0: Tensor, z1: Tensor,
+                        label_maps: Tensor) -> Dict[str, Tensor]:
+        """See :meth:`PairModel.loss_of_latents`; ``loss_bridge``."""
         t = torch.rand(len(z0), device=z0.device)
         zt = self.path.sample(z0, z1, t)
         target = z0 if self.directions == ('mask_to_image', ) else z1

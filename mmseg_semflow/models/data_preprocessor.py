@@ -1,7 +1,8 @@
 """Batches of images and pseudo masks for the segmentor."""
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
+import torch
 from mmengine.structures import PixelData
 from mmseg.models import SegDataPreProcessor
 from mmseg.registry import MODELS
@@ -16,7 +17,7 @@ class SemFlowDataPreProcessor(SegDataPreProcessor):
 
     Images and pseudo masks leave it in RGB, scaled from 8-bit levels to
     [-1, 1]. Where a training image is padded, its pseudo mask gets the void
-    colour.
+    colour. Cached latents are stacked as they are.
 
     Args:
         size (Tuple[int, int], optional): Height and width to which training
@@ -47,15 +48,20 @@ class SemFlowDataPreProcessor(SegDataPreProcessor):
 
         Args:
             data (dict): ``inputs``, BGR uint8 images (3, H, W), and
-                ``data_samples``.
+                ``data_samples``; or those of :class:`CachedLatentsDataset`.
             training (bool): Whether to pad the labels as well. Defaults to
                 False.
 
         Returns:
             Dict[str, Any]: ``inputs`` of shape (B, 3, H, W) and
             ``data_samples``, in training with ``gt_pseudo_mask`` of shape
-            (3, H, W).
+            (3, H, W); or ``inputs`` of shape (B, 2, C, h, w).
+
+        Raises:
+            ValueError: If cached latents are of images that it would pad.
         """
+        if 'gt_mask_latent' in data['data_samples'][0]:
+            return self._stack_latents(self.cast_data(data))
         data = super().forward(data, training)
         if training:
             for sample in data['data_samples']:
@@ -76,3 +82,22 @@ class SemFlowDataPreProcessor(SegDataPreProcessor):
             dict(
                 gt_pseudo_mask=PixelData(
                     data=PseudoMaskCodec.normalize(levels))))
+
+    def _stack_latents(self, data: dict) -> Dict[str, Any]:
+        for sample in data['data_samples']:
+            self.check_unpadded(sample.gt_sem_seg.shape)
+            sample.gt_sem_seg.data = sample.gt_sem_seg.data.long()
+        return dict(data, inputs=torch.stack(data['inputs']))
+
+    def check_unpadded(self, shape: Sequence[int]) -> None:
+        """Raise a ValueError if it pads images (H, W) that are cached."""
+        divisor = self.size_divisor or 1
+        padded = tuple(-(-side // divisor) * divisor for side in shape)
+        if self.size is not None:
+            padded = tuple(map(max, zip(shape, self.size, strict=True)))
+        if padded != tuple(shape):
+            raise ValueError(
+                'latents can be cached only of images that are not padded, '
+                f'but the data_preprocessor with size={self.size} and '
+                f'size_divisor={self.size_divisor} pads {tuple(shape)} to '
+                f'{padded} (height, width): resize them in the pipeline')

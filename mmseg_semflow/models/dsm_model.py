@@ -107,10 +107,9 @@ class DSMModel(PairModel):
                              f'{limit}, but got {num_steps}')
         return scheduler
 
-    def loss(self, images: Tensor, pseudo_masks: Tensor,
-             label_maps: Tensor) -> Dict[str, Tensor]:
-        """See :meth:`PairModel.loss`; ``loss_denoise``."""
-        z0, z1 = self.encode_pair(images, pseudo_masks)
+    def loss_of_latents(self, z0: Tensor, z1: Tensor,
+                        label_maps: Tensor) -> Dict[str, Tensor]:
+        """See :meth:`PairModel.loss_of_latents`; ``loss_denoise``."""
         timestep = torch.randint(
             self.velocity_net.num_train_timesteps, (len(z1), ),
             device=z1.device)

@@ -16,6 +16,7 @@ from mmseg_semflow.flow import (
     tile_velocity,
     uniform_times,
 )
+from mmseg_semflow.networks import LatentGaussian
 
 Network = Callable[[Tensor, Tensor], Tensor]
 DIRECTIONS = ('image_to_mask', 'mask_to_image')
@@ -77,6 +78,7 @@ class PairModel(BaseModule):
         self.velocity_net = MODELS.build(velocity_net)
         self.autoencoder = MODELS.build(autoencoder)
         self.ignore_void = ignore_void
+        self._identity: Optional[dict] = None
         self._check_network()
 
     def _check_network(self) -> None:
@@ -125,7 +127,6 @@ class PairModel(BaseModule):
         check_num_steps(num_steps)
         check_solver(solver)
 
-    @abstractmethod
     def loss(self, images: Tensor, pseudo_masks: Tensor,
              label_maps: Tensor) -> Dict[str, Tensor]:
         """Compute the training losses.
@@ -142,6 +143,22 @@ class PairModel(BaseModule):
 
         Raises:
             ValueError: If H or W does not fit the autoencoder's factor.
+        """
+        return self.loss_of_latents(*self.encode_pair(images, pseudo_masks),
+                                    label_maps)
+
+    @abstractmethod
+    def loss_of_latents(self, z0: Tensor, z1: Tensor,
+                        label_maps: Tensor) -> Dict[str, Tensor]:
+        """Compute the training losses of a batch that is encoded.
+
+        Args:
+            z0 (Tensor): Image latents, sampled, shape (B, C, h, w).
+            z1 (Tensor): Mask latents of the same shape.
+            label_maps (Tensor): int64 labels, shape (B, H, W).
+
+        Returns:
+            Dict[str, Tensor]: See :meth:`loss`.
         """
 
     @abstractmethod
@@ -168,19 +185,26 @@ class PairModel(BaseModule):
         """Compute the training losses of a toolbox' batch.
 
         Args:
-            images (Tensor): Images in [-1, 1], RGB, shape (B, 3, H, W).
+            images (Tensor): Images in [-1, 1], RGB, shape (B, 3, H, W); or
+                mean and deviation of their latents, shape (B, 2, C, h, w).
             data_samples (Sequence): With ``gt_sem_seg``, ``gt_pseudo_mask``
-                and ``codec``, as the pipeline packs them.
+                and ``codec``, as the pipeline packs them; or, of a cache,
+                with ``gt_mask_latent`` and ``autoencoder`` in place of
+                ``gt_pseudo_mask``.
 
         Returns:
             Dict[str, Tensor]: See :meth:`loss`.
 
         Raises:
             ValueError: If the pipeline made no pseudo masks, or made them
-                by another codec than the model's.
+                by another codec than the model's, or latents are of another
+                autoencoder.
         """
+        cached = 'gt_mask_latent' in data_samples[0]
         for sample in data_samples:
-            if 'gt_pseudo_mask' not in sample:
+            if cached:
+                self._check_autoencoder(sample.autoencoder)
+            elif 'gt_pseudo_mask' not in sample:
                 raise ValueError(
                     'a training sample has no gt_pseudo_mask: the '
                     'train_pipeline must end with GeneratePseudoMask, '
@@ -190,10 +214,31 @@ class PairModel(BaseModule):
                     'the codecs of the train_pipeline and of the model must '
                     f'be the same, but got {sample.codec} in the pipeline '
                     f'and {self.codec.spec} in the model')
-        return self.loss(
-            images,
-            torch.stack([s.gt_pseudo_mask.data for s in data_samples]),
-            torch.cat([s.gt_sem_seg.data for s in data_samples]))
+        label_maps = torch.cat([s.gt_sem_seg.data for s in data_samples])
+        masks = torch.stack([
+            (s.gt_mask_latent if cached else s.gt_pseudo_mask).data
+            for s in data_samples
+        ])
+        if cached:
+            z0 = LatentGaussian(*images.unbind(1)).sample()
+            return self.loss_of_latents(z0, masks, label_maps)
+        return self.loss(images, masks, label_maps)
+
+    def _check_autoencoder(self, cached: dict) -> None:
+        """Raise a ValueError if latents of a cache are of another one."""
+        if self._identity is None:
+            self._identity = self.autoencoder.identity()
+        own = self._identity
+        # Training may have rounded the weights: what is left counts.
+        weights = {k: cached['weights'].get(k) for k in own['weights']}
+        was = dict(cached, weights=weights)
+        if was != own:
+            key = next(key for key in own if was.get(key) != own[key])
+            raise ValueError(
+                'the latents were cached with another autoencoder: its '
+                f'{key} was {was.get(key)} and is {own[key]} in this '
+                'training. Cache them again with the weights that training '
+                'starts from (sd_folder, load_from)')
 
     @torch.no_grad()
     def encode_pair(self, images: Tensor, pseudo_masks: Tensor) -> tuple:

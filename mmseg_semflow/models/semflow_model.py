@@ -112,15 +112,14 @@ class SemFlowModel(PairModel):
                 'one_step_loss.class_weight must have num_classes='
                 f'{self.codec.num_classes} values, but got {len(weight)}')
 
-    def loss(self, images: Tensor, pseudo_masks: Tensor,
-             label_maps: Tensor) -> Dict[str, Tensor]:
-        """Compute the training losses (Eq. 10); see :meth:`PairModel.loss`.
+    def loss_of_latents(self, z0: Tensor, z1: Tensor,
+                        label_maps: Tensor) -> Dict[str, Tensor]:
+        """Compute the losses (Eq. 10); see :meth:`PairModel.loss_of_latents`.
 
         Returns:
             Dict[str, Tensor]: ``loss_flow`` and, if configured,
             ``loss_one_step``, float32 scalars.
         """
-        z0, z1 = self.encode_pair(images, pseudo_masks)
         t = self.path.sample_time(len(z0), device=z0.device)
         point = self.path.sample(z0, z1, t)
         pred_velocity = self.velocity_net(point.zt, point.t)

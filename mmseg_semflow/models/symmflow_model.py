@@ -54,10 +54,9 @@ class SymmFlowModel(PairModel):
         super().__init__(velocity_net, autoencoder, codec, **kwargs)
         self.path = RectifiedFlowPath(time_sampling, start_fraction)
 
-    def loss(self, images: Tensor, pseudo_masks: Tensor,
-             label_maps: Tensor) -> Dict[str, Tensor]:
-        """See :meth:`PairModel.loss`; ``loss_image`` and ``loss_mask``."""
-        z0, z1 = self.encode_pair(images, pseudo_masks)
+    def loss_of_latents(self, z0: Tensor, z1: Tensor,
+                        label_maps: Tensor) -> Dict[str, Tensor]:
+        """See :meth:`PairModel.loss_of_latents`; ``loss_image`` and ``loss_mask``."""
         point = self.path.sample(
             torch.cat([z0, torch.randn_like(z0)], 1),
             torch.cat([torch.randn_like(z1), z1], 1),

@@ -1,8 +1,10 @@
 """Frozen autoencoders between pixels and latents."""
 
+import hashlib
+import json
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import List, Optional
+from typing import Dict, List, Optional
 
 import torch
 from diffusers import AutoencoderKL
@@ -36,6 +38,15 @@ class LatentGaussian:
         return self.mean + self.std * torch.randn_like(self.mean)
 
 
+def _digest(state_dict: Dict[str, Tensor], dtype: torch.dtype) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(state_dict.items()):
+        digest.update(repr((name, tuple(value.shape))).encode())
+        value = value.detach().to('cpu', dtype).contiguous()
+        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 class FrozenAutoencoder(BaseModule):
     """Base of the autoencoders: never trained, always in eval mode.
 
@@ -55,6 +66,29 @@ class FrozenAutoencoder(BaseModule):
     def train(self, mode: bool = True) -> 'FrozenAutoencoder':
         """Stay in eval mode."""
         return super().train(False)
+
+    @property
+    def settings(self) -> dict:
+        """dict: What latents depend on besides pixels and weights."""
+        return dict(factor=self.factor, latent_channels=self.latent_channels)
+
+    def identity(self) -> dict:
+        """Tell what latents depend on besides pixels.
+
+        Returns:
+            dict: ``type``; ``settings``, as json has them; and ``weights``,
+            the SHA-256 of the names, shapes and bytes of the state dict, as
+            it is and rounded to bfloat16, by the names of these types.
+        """
+        state_dict = self.state_dict()
+        own = next((v.dtype for v in state_dict.values()), torch.float32)
+        return dict(
+            type=type(self).__name__,
+            settings=json.loads(json.dumps(self.settings)),
+            weights={
+                str(dtype).removeprefix('torch.'): _digest(state_dict, dtype)
+                for dtype in (own, torch.bfloat16)
+            })
 
     def check_size(self, pixels: Tensor) -> None:
         """Raise a ValueError if pixels (B, 3, H, W) do not fit the factor."""
@@ -118,6 +152,12 @@ class KLAutoencoder(FrozenAutoencoder):
         self.scale = net.config.scaling_factor
         self.shift = net.config.get('shift_factor') or 0.
         self.train(False)
+
+    @property
+    def settings(self) -> dict:
+        """dict: See :attr:`FrozenAutoencoder.settings`."""
+        vae = {k: v for k, v in self.vae.config.items() if k[0] != '_'}
+        return dict(super().settings, vae=vae)
 
     def init_weights(self) -> None:
         """Load the pretrained weights that the config names.

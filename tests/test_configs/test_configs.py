@@ -29,6 +29,9 @@ OTHERS = dict(
 
 def shrink(cfg):
     """Make networks and pictures tiny, of the same kind."""
+    # A cache has the pipeline of its images.
+    train_set = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = train_set.get('dataset', train_set)
     for loader in (cfg.train_dataloader, cfg.val_dataloader,
                    cfg.test_dataloader):
         for transform in loader.dataset.pipeline:

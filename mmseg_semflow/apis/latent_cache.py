@@ -1,0 +1,241 @@
+"""Encoding of a training set, once, for training without the encoder."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Dict, List, Optional, Union
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.utils import ProgressBar
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from mmseg_semflow.datasets.cached_latents import FixedPairs, LatentCache
+from mmseg_semflow.flow import PseudoMaskCodec
+
+PREFIX = 'semflow.autoencoder.'
+
+
+class LatentWriter:
+    """Encode the training set of a config.
+
+    Args:
+        cfg (Config): Config of the training.
+        num_draws (int): Number K of perturbations for every flip.
+        device (str, optional): Defaults to None, a GPU if there is one.
+        shard_size (int): Number of images a file. Defaults to 32.
+
+    Attributes:
+        key (dict): What the latents depend on, see :func:`cache_latents`.
+
+    Raises:
+        ValueError: If ``num_draws`` is below 1 or the config is none of
+            SemFlow, or one whose pairs are not fixed.
+    """
+
+    def __init__(self,
+                 cfg: Config,
+                 num_draws: int,
+                 device: Optional[str] = None,
+                 shard_size: int = 32) -> None:
+        if num_draws < 1:
+            raise ValueError(f'num_draws must be >= 1, but got {num_draws}')
+        if 'semflow' not in cfg.get('model', {}):
+            raise ValueError(
+                f'{cfg.filename or "the config"} is no config of SemFlow: '
+                "it has no key 'model.semflow'")
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        dataset = cfg.train_dataloader.dataset
+        self.pairs = FixedPairs(dataset.get('dataset', dataset))
+        codec = PseudoMaskCodec(**cfg.model.semflow.codec).spec
+        if codec != self.pairs.codec:
+            raise ValueError(
+                'the codecs of the train_pipeline and of the model must be '
+                f'the same, but got {self.pairs.codec} in the pipeline and '
+                f'{codec} in the model')
+        device = device or get_device()
+        self.preprocessor = MODELS.build(
+            cfg.model.get('data_preprocessor')
+            or dict(type='SemFlowDataPreProcessor')).to(device)
+        self.autoencoder = _autoencoder(cfg).to(device)
+        self.num_draws = num_draws
+        self.size = self._pictures(0)['inputs'].shape[-2:]
+        self.key = dict(
+            format=1,
+            autoencoder=self.autoencoder.identity(),
+            size=list(self.size),
+            **self.pairs.key(),
+            num_draws=num_draws,
+            shard_size=shard_size,
+            dtype='float32')
+
+    @property
+    def bytes_per_image(self) -> int:
+        """int: Size of what is written for one image."""
+        height, width = self.size
+        cells = height * width // self.autoencoder.factor**2
+        latent = 4 * self.autoencoder.latent_channels * cells
+        return len(self.pairs.flips) * (
+            (2 + self.num_draws) * latent + height * width)
+
+    def _pictures(self, index: int) -> dict:
+        data = pseudo_collate(list(self.pairs.draws(index, self.num_draws)))
+        shape = data['inputs'][0].shape[-2:]
+        self.preprocessor.check_unpadded(shape)
+        return self.preprocessor(data, True)
+
+    @torch.no_grad()
+    def encode(self, index: int) -> Dict[str, Tensor]:
+        """Encode one image and its masks.
+
+        Args:
+            index (int): Which image of the training set.
+
+        Returns:
+            Dict[str, Tensor]: See :class:`LatentCache`, without the first
+            dimension.
+
+        Raises:
+            ValueError: If the image has another size than the first one, or
+                one that does not fit the autoencoder.
+        """
+        data = self._pictures(index)
+        images = data['inputs'][::self.num_draws]
+        samples = data['data_samples']
+        if images.shape[-2:] != self.size:
+            raise ValueError(
+                'latents can be cached only of images of one size, but '
+                f'{samples[0].img_path} has {tuple(images.shape[-2:])} and the '
+                f'first one {tuple(self.size)} (height, width): put a Resize '
+                'with keep_ratio=False in the train_pipeline')
+        masks = torch.stack([s.gt_pseudo_mask.data for s in samples])
+        # Fixed algorithms, so that a shard is the same whenever it is written.
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True):
+            latents = self.autoencoder.encode(torch.cat([images, masks]))
+        count = len(images)
+        posterior = torch.stack([latents.mean, latents.std], 1)[:count]
+        mask_latents = latents.mean[count:].unflatten(0, (count, -1))
+        label_maps = torch.cat(
+            [s.gt_sem_seg.data for s in samples[::self.num_draws]])
+        return dict(
+            posterior=posterior.cpu(),
+            mask_latents=mask_latents.cpu(),
+            label_maps=label_maps.to(torch.uint8).cpu())
+
+
+def _autoencoder(cfg: Config) -> nn.Module:
+    """Build the autoencoder with the weights that training starts from."""
+    autoencoder = MODELS.build(cfg.model.semflow.autoencoder)
+    autoencoder.init_weights()
+    if cfg.get('load_from'):
+        checkpoint = CheckpointLoader.load_checkpoint(cfg.load_from, 'cpu')
+        autoencoder.load_state_dict({
+            key.removeprefix(PREFIX): value
+            for key, value in checkpoint['state_dict'].items()
+            if key.startswith(PREFIX)
+        })
+    return autoencoder
+
+
+def cache_latents(cfg: Config,
+                  out: Union[str, Path, None] = None,
+                  num_draws: int = 4,
+                  device: Optional[str] = None,
+                  rank: int = 0,
+                  world_size: int = 1,
+                  shard_size: int = 32) -> LatentCache:
+    """Write the latents of a training set for :class:`CachedLatentsDataset`.
+
+    What is there already is kept, so that an interrupted call continues
+    where it stopped, and the files are then the same. The key says what they
+    depend on: the autoencoder (type, settings, weights), the codec with its
+    amplitude, the size, the pipeline, the dataset (names and sizes of its
+    files), the number of draws.
+
+    Args:
+        cfg (Config): Config of the training, with or without the cache.
+        out (str | Path, optional): Folder to write to. Defaults to None, the
+            ``cache`` of the config's :class:`CachedLatentsDataset`.
+        num_draws (int): Number K of perturbations for every flip. Defaults
+            to 4.
+        device (str, optional): Defaults to None, a GPU if there is one.
+        rank (int): Which of ``world_size`` processes this is. Defaults to 0.
+        world_size (int): Number of processes that share the files. Defaults
+            to 1.
+        shard_size (int): Number of images a file. Defaults to 32.
+
+    Returns:
+        LatentCache: The cache; with several processes not yet complete.
+
+    Raises:
+        ValueError: If the folder is of another key, or something of the
+            config cannot be cached; see :class:`FixedPairs`.
+        FileNotFoundError: If weights or files of the dataset are not there.
+        OSError: If the disk is too small.
+    """
+    out = out or cfg.train_dataloader.dataset.get('cache')
+    if out is None:
+        raise ValueError(
+            'the config has no CachedLatentsDataset: say where to write to '
+            '(--out)')
+    writer = LatentWriter(cfg, num_draws, device, shard_size)
+    cache = LatentCache(out, writer.key)
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    path = cache.folder / 'key.json'
+    if path.exists():
+        LatentCache.read(out).check_key(writer.key)
+    missing = cache.missing()
+    if rank == 0:
+        _announce(cache, writer, missing)
+        _write(path, json.dumps(writer.key, indent=2).encode())
+    # By number: which are missing changes while other processes write.
+    missing = [n for n in missing if n % world_size == rank]
+    total = sum(len(cache.images_of(number)) for number in missing)
+    progress = ProgressBar(total) if rank == 0 and total else None
+    for number in missing:
+        images = []
+        for index in cache.images_of(number):
+            images.append(writer.encode(index))
+            if progress:
+                progress.update()
+        tensors = {
+            name: torch.stack([image[name] for image in images])
+            for name in images[0]
+        }
+        _write(cache.shards[number], save(tensors, dict(key=cache.digest)))
+    return cache
+
+
+def _announce(cache: LatentCache, writer: LatentWriter,
+              missing: List[int]) -> None:
+    """Print how large the cache gets, and raise if the disk is too small."""
+    left = sum(len(cache.images_of(number)) for number in missing)
+    need = left * writer.bytes_per_image
+    free = shutil.disk_usage(cache.folder).free
+    total = cache.num_images * writer.bytes_per_image
+    print(f'{cache.num_images} images of {writer.size[0]}x{writer.size[1]} '
+          f'(height x width), {len(writer.pairs.flips)} flips, '
+          f'{writer.num_draws} perturbations: {total / 1e9:.3g} GB in '
+          f'{cache.folder}; {need / 1e9:.3g} GB are to be written, '
+          f'{free / 1e9:.3g} GB are free', flush=True)
+    if need > free:
+        raise OSError(
+            f'the disk of {cache.folder} has {free / 1e9:.3g} GB free and the '
+            f'latents need {need / 1e9:.3g} GB: write them elsewhere (--out) or '
+            'lower --num-draws')
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file so that it is complete as soon as it has its name."""
+    temporary = path.with_suffix('.tmp')
+    with open(temporary, 'wb') as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,433 @@
+"""Training from cached latents equals training from images."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from mmcv.transforms import Compose
+from mmengine.dataset import pseudo_collate
+from mmengine.runner import Runner
+from mmseg.registry import DATASETS, MODELS
+
+from mmseg_semflow.apis import latent_cache
+from mmseg_semflow.apis.latent_cache import cache_latents
+from mmseg_semflow.datasets.cached_latents import FixedPairs
+from mmseg_semflow.flow import PseudoMaskCodec
+from tiny import CODEC, UNET, VAE, runner_cfg, segmentor_cfg, train_pipeline
+
+
+def save_vae(folder):
+    AutoencoderKL(**VAE).save_pretrained(folder / 'vae')
+    return str(folder)
+
+
+@pytest.fixture
+def cfg(street, tmp_path):
+    """A config of a tiny Stable Diffusion autoencoder, 6 images of 24 x 32."""
+    cfg = runner_cfg(
+        street,
+        tmp_path / 'work',
+        model=segmentor_cfg(
+            velocity_net=dict(type='VelocityUNet', prompt_length=3, unet=UNET),
+            autoencoder=dict(
+                type='KLAutoencoder', vae=VAE,
+                sd_folder=save_vae(tmp_path / 'sd'))))
+    # Serializing collects all garbage of the tests every time.
+    cfg.train_dataloader.dataset.serialize_data = False
+    return cfg
+
+
+@pytest.fixture
+def cache(cfg, tmp_path):
+    """Its cache: 3 files of 2 images, 2 flips, 3 draws."""
+    write(cfg, tmp_path / 'cache')
+    return str(tmp_path / 'cache')
+
+
+def write(cfg, out, **kwargs):
+    return cache_latents(
+        cfg, out, **{'num_draws': 3, 'shard_size': 2, 'device': 'cpu', **kwargs})
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def cached(cfg, cache):
+    dataset = cfg.train_dataloader.dataset
+    return dict(type='CachedLatentsDataset', cache=str(cache), dataset=dataset)
+
+
+def model_of(cfg, seed=0):
+    torch.manual_seed(seed)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    torch.nn.init.normal_(model.semflow.velocity_net.unet.conv_out.weight)
+    return model
+
+
+def losses(model, samples):
+    torch.manual_seed(7)
+    batch = model.data_preprocessor(pseudo_collate(samples), True)
+    return model(**batch, mode='loss')
+
+
+def net(parts):
+    return dict(
+        type='VelocityUNet', prompt_length=3,
+        unet=dict(UNET, in_channels=4 * parts[0], out_channels=4 * parts[1]))
+
+
+@pytest.mark.parametrize('kind, options', [
+    ('SemFlow', dict()),
+    ('SemFlow', dict(ignore_void=True, one_step_loss=dict())),
+    ('DSM', dict(type='DSMModel', velocity_net=net((2, 1)))),
+    ('BBDM', dict(type='BBDMModel', direction='image_to_mask')),
+    ('SymmFlow', dict(type='SymmFlowModel', velocity_net=net((2, 2)))),
+])
+def test_the_loss_is_that_of_images(cfg, cache, kind, options):
+    cfg.model.type = kind
+    cfg.model.semflow.update(options)
+    model = model_of(cfg)
+    pairs = FixedPairs(cfg.train_dataloader.dataset)
+    dataset = DATASETS.build(cached(cfg, cache))
+    assert len(dataset) == 6
+    for batch in ([(0, False, 0)], [(1, True, 2), (5, False, 1), (4, True, 0)]):
+        direct = losses(model, [
+            list(pairs.draws(index, 3))[3 * flip + draw]
+            for index, flip, draw in batch
+        ])
+        found = losses(model, [dataset.load(*which) for which in batch])
+        assert direct.keys() == found.keys()
+        for key, value in direct.items():
+            assert torch.equal(found[key], value), key
+    other = losses(model, [dataset.load(i, f, 1) for i, f, _ in batch])
+    assert all(other[key] != value for key, value in found.items())
+
+
+@pytest.mark.parametrize('flip', [False, True])
+def test_pairs_are_those_of_the_pipeline(cfg, flip):
+    pairs = FixedPairs(cfg.train_dataloader.dataset)
+    info = pairs.dataset.get_data_info(2)
+    expected = Compose(train_pipeline(flip=float(flip)))(info)
+    found = list(pairs.draws(2, 2))[2 * flip:][:2]
+    codec = PseudoMaskCodec(**CODEC)
+    levels = codec.encode(expected['data_samples'].gt_sem_seg.data)[0]
+    for item in found:
+        sample = item['data_samples']
+        assert torch.equal(item['inputs'], expected['inputs'])
+        assert torch.equal(sample.gt_sem_seg.data,
+                           expected['data_samples'].gt_sem_seg.data)
+        noise = sample.gt_pseudo_mask.data - levels
+        assert 5 < noise.abs().max() <= 6
+    first, second = (item['data_samples'].gt_pseudo_mask.data for item in found)
+    assert not torch.equal(first, second)
+
+
+def test_training_neither_encodes_nor_reads_images(cfg, cache, street, tmp_path):
+    cfg.train_dataloader.dataset = cached(cfg, cache)
+    cfg.train_dataloader.num_workers = 1
+    cfg.default_hooks.checkpoint.save_optimizer = False
+    runner = Runner.from_cfg(cfg)
+    for path in (street / 'img_dir/train').iterdir():
+        path.write_bytes(bytes(path.stat().st_size))
+    encode, training = runner.model.semflow.autoencoder.encode, []
+    runner.model.semflow.autoencoder.encode = lambda pixels: (
+        training.append(runner.model.training), encode(pixels))[1]
+    runner.train()
+    assert training == [False] * 4
+    saved = torch.load(tmp_path / 'work/iter_4.pth', weights_only=True)
+    assert saved['meta']['dataset_meta']['classes'] == tuple('abcde')
+
+
+def test_flips_and_draws_are_drawn(cfg, cache, monkeypatch):
+    for prob, flips in ((0.5, {False, True}), (0., {False}), (1., {True})):
+        cfg.train_dataloader.dataset.pipeline[2].prob = prob
+        dataset = DATASETS.build(cached(cfg, cache))
+        drawn = []
+        monkeypatch.setattr(
+            dataset, 'load', lambda *which, to=drawn: to.append(which))
+        for _ in range(100):
+            dataset[3]
+        assert set(drawn) == {(3, f, k) for f in flips for k in range(3)}
+
+
+def test_without_a_flip_in_the_pipeline(cfg, tmp_path):
+    del cfg.train_dataloader.dataset.pipeline[2]
+    write(cfg, tmp_path / 'cache', num_draws=1)
+    dataset = DATASETS.build(cached(cfg, tmp_path / 'cache'))
+    shapes = [part.shape for part in dataset.cache.load(5, 0, 0)]
+    assert shapes == [(2, 4, 12, 16), (4, 12, 16), (24, 32)]
+    with pytest.raises(IndexError):
+        dataset.cache.load(5, 1, 0)
+    assert not dataset[0]['data_samples'].flip
+
+
+def test_the_size_is_announced(cfg, tmp_path, capsys):
+    cache = write(cfg, tmp_path / 'cache')
+    size = 6 * 2 * (5 * 4 * 4 * 12 * 16 + 24 * 32)
+    assert f'{size / 1e9:.3g} GB in {cache.folder}; {size / 1e9:.3g} GB are to' \
+        in capsys.readouterr().out
+    written = sum(path.stat().st_size for path in cache.shards)
+    assert size < written < size + 3 * 1000
+    write(cfg, tmp_path / 'cache')
+    assert '; 0 GB are to be written' in capsys.readouterr().out
+
+
+def killed(where, number, cfg, out):
+    """Write a cache and die at a call of a function."""
+    owner, name = dict(
+        encode=(latent_cache.LatentWriter, 'encode'),
+        fsync=(latent_cache.os, 'fsync'),
+        replace=(latent_cache.os, 'replace'))[where]
+    function, calls = getattr(owner, name), []
+
+    def call(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+
+    setattr(owner, name, call)
+    write(cfg, out)
+
+
+# The first two calls of fsync and replace write the key and a shard.
+@pytest.mark.parametrize('where, number', [('encode', 1), ('encode', 4),
+                                           ('fsync', 1), ('fsync', 3),
+                                           ('replace', 1), ('replace', 2)])
+def test_a_killed_call_is_continued(cfg, cache, tmp_path, where, number):
+    out = tmp_path / 'killed'
+    process = multiprocessing.get_context('fork').Process(
+        target=killed, args=(where, number, cfg, out))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    before = {p: p.stat().st_mtime_ns for p in out.glob('*.safetensors')}
+    assert len(before) < 3
+    if len(before) > 0:
+        with pytest.raises(ValueError, match='of 3 files are missing'):
+            DATASETS.build(cached(cfg, out))
+    write(cfg, out)
+    assert files(out) == files(tmp_path / 'cache')
+    for path, time in before.items():
+        assert path.stat().st_mtime_ns == time
+
+
+def test_processes_share_the_files(cfg, cache, tmp_path):
+    out = tmp_path / 'shared'
+    write(cfg, out, rank=1, world_size=2)
+    assert [path.name for path in out.iterdir()] == ['00001.safetensors']
+    write(cfg, out, rank=0, world_size=2)
+    assert files(out) == files(tmp_path / 'cache')
+
+
+def other_codec(cfg, street):
+    codec = dict(CODEC, amplitude=3.)
+    cfg.train_dataloader.dataset.pipeline[3].codec = codec
+    cfg.model.semflow.codec = codec
+
+
+def other_size(cfg, street):
+    cfg.train_dataloader.dataset.pipeline.insert(
+        2, dict(type='Resize', scale=(16, 12), keep_ratio=False))
+
+
+def other_files(cfg, street):
+    path = street / 'img_dir/train/3.jpg'
+    image = cv2.imread(str(path))
+    cv2.imwrite(str(path), 255 - image, [cv2.IMWRITE_JPEG_QUALITY, 30])
+
+
+def one_image_less(cfg, street):
+    (street / 'img_dir/train/5.jpg').unlink()
+
+
+def other_flip(cfg, street):
+    cfg.train_dataloader.dataset.pipeline[2].direction = 'vertical'
+
+
+def other_weights(cfg, street):
+    save_vae(street.parent / 'sd')
+
+
+def other_scale(cfg, street):
+    vae = dict(VAE, scaling_factor=0.5)
+    AutoencoderKL(**vae).save_pretrained(street.parent / 'sd/vae')
+    cfg.model.semflow.autoencoder.vae = vae
+
+
+OF_THE_DATA = [
+    (other_codec, r'codec.amplitude was 6.0 and is 3.0 now'),
+    (other_files, 'dataset.files was'),
+    (one_image_less, 'dataset.num_images was 6 and is 5 now'),
+    (other_flip, r'pipeline\[2\].direction was None and is vertical now'),
+]
+OF_THE_AUTOENCODER = [
+    (other_weights, 'weights(.float32)? was'),
+    (other_scale, r'scaling_factor.*0.25.*0.5'),
+]
+
+
+@pytest.mark.parametrize('change, match', [
+    *OF_THE_DATA, *OF_THE_AUTOENCODER,
+    (other_size, r'pipeline|size\[0\] was 24 and is 12 now')
+])
+def test_the_tool_refuses_another_cache(cfg, cache, street, tmp_path, change,
+                                        match):
+    before = files(tmp_path / 'cache')
+    change(cfg, street)
+    with pytest.raises(ValueError, match=f'cache was cached for .*{match}'):
+        write(cfg, cache)
+    assert files(tmp_path / 'cache') == before
+
+
+def test_the_tool_refuses_another_number_of_draws(cfg, cache):
+    with pytest.raises(ValueError, match='num_draws was 3 and is 4 now'):
+        write(cfg, cache, num_draws=4)
+
+
+@pytest.mark.parametrize('change, match', [
+    *OF_THE_DATA, (other_size, r'pipeline was .* and is .*scale.*16, 12')])
+def test_training_refuses_a_cache_of_other_data(cfg, cache, street, change,
+                                                match):
+    change(cfg, street)
+    with pytest.raises(ValueError, match=f'cached for .*{match}'):
+        DATASETS.build(cached(cfg, cache))
+
+
+@pytest.mark.parametrize('change, match', OF_THE_AUTOENCODER)
+def test_training_refuses_a_cache_of_another_autoencoder(
+        cfg, cache, street, change, match):
+    change(cfg, street)
+    cfg.train_dataloader.dataset = cached(cfg, cache)
+    with pytest.raises(ValueError, match=f'with another autoencoder.*{match}'):
+        Runner.from_cfg(cfg).train()
+
+
+def test_training_from_a_checkpoint_of_another_autoencoder(
+        cfg, cache, tmp_path):
+    """What counts are the weights that training starts from."""
+    other = model_of(cfg)
+    other.semflow.autoencoder.vae.encoder.conv_in.bias.data[0] += 1e-3
+    torch.save(dict(state_dict=other.state_dict()), tmp_path / 'other.pth')
+    images = cfg.train_dataloader.dataset
+    cfg.load_from = str(tmp_path / 'other.pth')
+    cfg.train_dataloader.dataset = cached(cfg, cache)
+    with pytest.raises(ValueError, match='another autoencoder: its weights was'):
+        Runner.from_cfg(cfg).train()
+    with pytest.raises(ValueError, match='autoencoder.weights.float32 was'):
+        write(cfg, cache)
+    cfg.train_dataloader.dataset.cache = str(tmp_path / 'new')
+    write(cfg, None)
+    model = model_of(cfg)
+    model.load_state_dict(other.state_dict())
+    dataset = DATASETS.build(dict(cfg.train_dataloader.dataset, dataset=images))
+    assert losses(model, [dataset[0]])['loss_flow'].isfinite()
+
+
+def test_training_in_bfloat16_accepts_the_cache(cfg, cache):
+    """DeepSpeed rounds the weights of the whole model."""
+    sample = DATASETS.build(cached(cfg, cache))[0]
+    model = model_of(cfg).bfloat16()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert losses(model, [sample])['loss_flow'].isfinite()
+    other = model_of(cfg).bfloat16()
+    other.semflow.autoencoder.vae.encoder.conv_in.bias.data[0] += 0.1
+    with pytest.raises(ValueError, match='another autoencoder: its weights was'):
+        losses(other, [sample])
+
+
+def test_training_refuses_latents_of_another_codec(cfg, cache):
+    model = model_of(cfg)
+    model.semflow.codec = PseudoMaskCodec(**dict(CODEC, amplitude=3.))
+    with pytest.raises(ValueError, match='codecs of the train_pipeline and of'):
+        losses(model, [DATASETS.build(cached(cfg, cache))[0]])
+
+
+def test_incomplete_broken_and_foreign_caches(cfg, cache, tmp_path):
+    folder = tmp_path / 'cache'
+    shard = folder / '00001.safetensors'
+    data = shard.read_bytes()
+
+    def expect(error, match):
+        with pytest.raises(error, match=match):
+            DATASETS.build(cached(cfg, folder))
+
+    shard.unlink()
+    expect(ValueError, '1 of 3 files are missing, for example 00001.safe')
+    shard.write_bytes(data[:-100])
+    expect(ValueError, '00001.safetensors cannot be read')
+    write(cfg, tmp_path / 'other', num_draws=1)
+    shutil.copy(tmp_path / 'other/00001.safetensors', shard)
+    expect(ValueError, '00001.safetensors was not written for .*key.json')
+    (folder / 'key.json').unlink()
+    expect(FileNotFoundError, 'there are no cached latents at .*cache_latents.py')
+    # The key is not made anew for what was written for another one.
+    with pytest.raises(ValueError, match='00001.safetensors was not written'):
+        write(cfg, folder)
+
+
+@pytest.mark.parametrize('transform', [
+    dict(type='RandomCrop', crop_size=(16, 16)),
+    dict(type='RandomResize', scale=(32, 24), ratio_range=(1., 2.)),
+    dict(type='PhotoMetricDistortion'),
+])
+def test_random_transforms_are_refused(cfg, tmp_path, transform):
+    cfg.train_dataloader.dataset.pipeline.insert(2, transform)
+    with pytest.raises(
+            ValueError, match=f'^{transform["type"]} stands in the train_pipe'):
+        write(cfg, tmp_path / 'cache')
+    assert not (tmp_path / 'cache').exists()
+
+
+@pytest.mark.parametrize('flip', [
+    dict(prob=[0.3, 0.2], direction=['horizontal', 'vertical']),
+])
+def test_flips_of_several_directions_are_refused(cfg, tmp_path, flip):
+    cfg.train_dataloader.dataset.pipeline[2].update(flip)
+    with pytest.raises(ValueError, match='one RandomFlip of one prob and dir'):
+        write(cfg, tmp_path / 'cache')
+
+
+def test_images_of_several_sizes_are_refused(cfg, street, tmp_path):
+    for kind, name in (('img_dir', '3.jpg'), ('ann_dir', '3.png')):
+        cv2.imwrite(str(street / kind / 'train' / name),
+                    np.zeros((12, 32, 3)[:3 if kind == 'img_dir' else 2], 'u1'))
+    with pytest.raises(ValueError, match=r'3.jpg has \(12, 32\) and the first'):
+        write(cfg, tmp_path / 'cache')
+
+
+def test_padding_is_refused(cfg, cache, tmp_path):
+    for padding in (dict(size=(32, 32)), dict(size_divisor=16)):
+        cfg.model.data_preprocessor = dict(
+            type='SemFlowDataPreProcessor', **padding)
+        with pytest.raises(ValueError, match=r'pads \(24, 32\) to \(32, 32\)'):
+            write(cfg, tmp_path / 'padded')
+        with pytest.raises(ValueError, match=r'pads \(24, 32\) to \(32, 32\)'):
+            losses(model_of(cfg), [DATASETS.build(cached(cfg, cache))[0]])
+    cfg.model.data_preprocessor.update(size=(24, 32), size_divisor=None)
+    write(cfg, cache)
+
+
+@pytest.mark.parametrize('options, match', [
+    (dict(num_draws=0), 'num_draws must be >= 1, but got 0'),
+    (dict(out=None), 'has no CachedLatentsDataset'),
+])
+def test_arguments_that_break_a_rule(cfg, tmp_path, options, match):
+    with pytest.raises(ValueError, match=match):
+        write(cfg, **{'out': tmp_path / 'cache', **options})
+
+
+def test_a_disk_that_is_too_small(cfg, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(latent_cache.shutil, 'disk_usage',
+                        lambda path: usage._replace(free=1000))
+    with pytest.raises(OSError, match='1e-06 GB free and the latents need'):
+        write(cfg, tmp_path / 'cache')

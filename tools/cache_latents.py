@@ -1,0 +1,60 @@
+"""Encode the training set of a config once, to train without the encoder.
+
+What is there is kept: the same command continues after an interruption. See
+docs/latent_cache.md. Example:
+    python tools/cache_latents.py configs/semflow_cityscapes_cached.py
+or, shared by 8 GPUs:
+    torchrun --nproc_per_node 8 tools/cache_latents.py CONFIG
+"""
+
+import argparse
+import os
+import sys
+
+import torch
+from mmengine.config import Config, DictAction
+
+from mmseg_semflow.apis.latent_cache import cache_latents
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument(
+        '--out', help="folder to write to; default: the config's cache")
+    parser.add_argument(
+        '--num-draws', type=int, default=4,
+        help='perturbed pseudo masks of every image and flip')
+    parser.add_argument('--device')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction,
+        help='as in tools/train.py')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    rank, world_size, local_rank = (
+        int(os.environ.get(name, default))
+        for name, default in dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0).items())
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+    cache = cache_latents(cfg, args.out, args.num_draws, args.device, rank,
+                          world_size)
+    if rank == 0:
+        print(f'\nthe latents are in {cache.folder}')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f'\nerror: {error}')
+    except KeyboardInterrupt:
+        sys.exit('\ninterrupted: the same command continues')
