@@ -67,8 +67,10 @@ def single_file_to_folder(path: PathLike, folder: PathLike, unet: dict,
                 f'{source} is no single-file checkpoint of Stable '
                 f'Diffusion 1: no key begins with {prefix!r}')
     with torch.device('meta'):
+        # The pipeline wants a sample_size, our configs need none.
         parts = dict(
-            unet=UNet2DConditionModel(**unet), vae=AutoencoderKL(**vae))
+            unet=UNet2DConditionModel(**{'sample_size': 64, **unet}),
+            vae=AutoencoderKL(**vae))
     converted = dict(
         unet=convert_ldm_unet_checkpoint(
             state_dict, parts['unet'].config, extract_ema=True),
