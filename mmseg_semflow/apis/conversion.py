@@ -190,7 +190,9 @@ def released_to_checkpoint(config: ConfigType,
     semflow.autoencoder.sd_folder = str(sd_folder)
     with written_whole(out, overwrite) as new:
         model = _build(semflow)
-        model.init_weights()
+        # By parts: mmengine's init_weights of the whole prints every weight.
+        model.velocity_net.init_weights()
+        model.autoencoder.init_weights()
         _save_checkpoint(model, cfg, new)
 
 
