@@ -31,6 +31,7 @@ ALLOWED = {
     'evaluation': {*TOOLBOX, *METRICS, 'evaluation', 'engine'},
     'engine/synthesis_eval_hook.py': {'torch', 'numpy', 'mmengine', 'models'},
     'engine': {'torch', 'numpy', 'mmengine', 'engine'},
+    'apis/conversion.py': {'torch', 'mmengine', 'mmseg', 'networks', 'apis'},
     'apis': {
         *TOOLBOX, 'PIL', 'matplotlib', 'gradio', 'fastapi', 'uvicorn', 'jinja2',
         'safetensors', 'datasets', 'flow', 'models', 'apis'

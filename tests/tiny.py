@@ -1,11 +1,15 @@
 """Tiny networks, pipelines and configs that the tests share."""
 
 import copy
+import json
 
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from mmengine import Config
 from mmengine.registry import MODELS
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
 
 UNET = dict(
     in_channels=4,
@@ -161,3 +165,53 @@ def save_checkpoint(path, seed=1, **kwargs) -> None:
                 for key, value in semflow.state_dict().items()
             },
             meta=dict(dataset_meta=META)), path)
+
+
+def byte_vocabulary() -> dict:
+    """CLIP's vocabulary without merges: bytes, word ends, specials."""
+    letters = sorted(ByteLevel.alphabet())
+    tokens = [
+        *letters, *(letter + '</w>' for letter in letters), '<|startoftext|>',
+        '<|endoftext|>'
+    ]
+    return {token: i for i, token in enumerate(tokens)}
+
+
+def write_tokenizer(folder) -> None:
+    """Write CLIP's tokenizer without merges."""
+    folder.mkdir(parents=True)
+    end = '<|endoftext|>'
+    (folder / 'vocab.json').write_text(json.dumps(byte_vocabulary()))
+    (folder / 'merges.txt').write_text('#version: 0.2\n')
+    (folder / 'tokenizer_config.json').write_text(
+        json.dumps(
+            dict(
+                tokenizer_class='CLIPTokenizer',
+                model_max_length=77,
+                bos_token='<|startoftext|>',
+                eos_token=end,
+                pad_token=end,
+                unk_token=end)))
+
+
+def text_encoder(width=16, words=514, heads=2) -> CLIPTextModel:
+    """Build one layer of CLIP's text encoder, random."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=words,
+            hidden_size=width,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=heads,
+            bos_token_id=words - 2,
+            eos_token_id=words - 1))
+
+
+def write_sd_folder(folder, safetensors=True, unet=UNET, vae=VAE, width=16):
+    """Write a tiny UNet, VAE, text encoder and tokenizer, all random."""
+    options = dict(safe_serialization=safetensors)
+    UNet2DConditionModel(**unet).save_pretrained(folder / 'unet', **options)
+    AutoencoderKL(**vae).save_pretrained(folder / 'vae', **options)
+    text_encoder(width).save_pretrained(folder / 'text_encoder', **options)
+    write_tokenizer(folder / 'tokenizer')
+    return folder

@@ -31,17 +31,13 @@ def load_model(config: ConfigType,
         ValueError: If the config is of another model, or the checkpoint does
             not fit it.
     """
-    cfg = config if isinstance(config, Config) else Config.fromfile(config)
-    if 'semflow' not in cfg.get('model', {}):
-        raise ValueError(
-            f'{cfg.filename or "the config"} is no config of SemFlow: '
-            "it has no key 'model.semflow'")
+    cfg = read_config(config)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     model = MODELS.build(cfg.model)
     meta = load_checkpoint(model, str(checkpoint), map_location='cpu').get('meta')
     dataset_meta = dict((meta or {}).get('dataset_meta') or {})
     if not dataset_meta.get('classes'):
-        dataset_meta = _meta_of_dataset(cfg)
+        dataset_meta = meta_of_dataset(cfg)
     num_classes = model.semflow.codec.num_classes
     for key in ('classes', 'palette'):
         if len(dataset_meta.get(key) or ()) != num_classes:
@@ -53,7 +49,36 @@ def load_model(config: ConfigType,
     return model.to(device or get_device()).eval()
 
 
-def _meta_of_dataset(cfg: Config) -> dict:
+def read_config(config: ConfigType) -> Config:
+    """Read a config of SemFlow.
+
+    Args:
+        config (str | Path | Config): The config or its file.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        ValueError: If it is of another model.
+    """
+    cfg = config if isinstance(config, Config) else Config.fromfile(config)
+    if 'semflow' not in cfg.get('model', {}):
+        raise ValueError(
+            f'{cfg.filename or "the config"} is no config of SemFlow: '
+            "it has no key 'model.semflow'")
+    return cfg
+
+
+def meta_of_dataset(cfg: Config) -> dict:
+    """Tell the classes and the palette of the data set of a config.
+
+    Args:
+        cfg (Config): The config.
+
+    Returns:
+        dict: As in ``meta.dataset_meta`` of a checkpoint; empty if the config
+        does not say.
+    """
     dataset = cfg.get('test_dataloader', {}).get('dataset', {})
     dataset_class = DATASETS.get(dataset.get('type', ''))
     return {**getattr(dataset_class, 'METAINFO', {}),

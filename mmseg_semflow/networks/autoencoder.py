@@ -167,8 +167,7 @@ class KLAutoencoder(FrozenAutoencoder):
             ValueError: If it holds another architecture.
         """
         if self.sd_folder is not None:
-            load_part(self.vae, self.sd_folder, 'vae', 'scaling_factor',
-                      'shift_factor')
+            load_part(self.vae, self.sd_folder, 'vae')
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> LatentGaussian:

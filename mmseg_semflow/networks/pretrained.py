@@ -1,16 +1,63 @@
 """Loading of Stable Diffusion folders and of UNet weight files."""
 
+import json
 from pathlib import Path
 from typing import Dict, Union
 
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel
 from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 PathLike = Union[str, Path]
+# Versions of Stable Diffusion by the width of the prompt that the UNet reads.
+VERSIONS = {
+    768: 'Stable Diffusion 1',
+    1024: 'Stable Diffusion 2',
+    1280: 'the refiner of SDXL',
+    2048: 'SDXL'
+}
+# Settings that two networks must share: they change what the weights mean but
+# not their shapes, or tell the version.
+SETTINGS = dict(
+    unet=('cross_attention_dim', 'attention_head_dim'),
+    vae=('scaling_factor', 'shift_factor'))
+
+
+def _version_of_folder(folder: PathLike) -> str:
+    unet, transformer = (
+        Path(folder) / name / 'config.json' for name in ('unet', 'transformer'))
+    if unet.is_file():
+        width = json.loads(unet.read_text()).get('cross_attention_dim')
+        return VERSIONS.get(width, '') if isinstance(width, int) else ''
+    if transformer.is_file():
+        name = json.loads(transformer.read_text()).get('_class_name', '')
+        return 'Stable Diffusion 3' if name.startswith('SD3') else name
+    return ''
+
+
+def _version_of_keys(state_dict: Dict[str, Tensor]) -> str:
+    for key, value in state_dict.items():
+        if key.endswith('attn2.to_k.weight'):
+            return VERSIONS.get(value.shape[-1], '')
+        if 'joint_blocks.' in key or 'attn.add_k_proj.' in key:
+            return 'Stable Diffusion 3'
+    return ''
+
+
+def name_folder(folder: PathLike, subfolder: str) -> str:
+    """Name a part of a diffusers folder, with the version that it holds."""
+    version = _version_of_folder(folder)
+    return f'{folder}/{subfolder}' + f' ({version})' * bool(version)
+
+
+def name_file(path: PathLike, state_dict: Dict[str, Tensor]) -> str:
+    """Name a file of weights, with the version that its keys tell."""
+    version = _version_of_keys(state_dict)
+    return str(path) + f' ({version})' * bool(version)
 
 
 def check_folder(folder: PathLike, *subfolders: str) -> None:
@@ -22,22 +69,28 @@ def check_folder(folder: PathLike, *subfolders: str) -> None:
     """
     for path in (Path(folder), *(Path(folder) / name for name in subfolders)):
         if not path.is_dir():
+            version = _version_of_folder(folder)
+            found = f' ({folder} holds {version})' * bool(version)
             raise FileNotFoundError(
-                f'{path} is not a folder. Put Stable Diffusion 1.5 in '
+                f'{path} is not a folder{found}. Put Stable Diffusion 1.5 in '
                 f"diffusers' layout at {folder}, with the subfolders "
                 f'{", ".join(subfolders)} (for example by `huggingface-cli '
                 'download stable-diffusion-v1-5/stable-diffusion-v1-5 '
-                f'--local-dir {folder}`), or set sd_folder to where it is')
+                f'--local-dir {folder}`, or from a single file by '
+                'tools/model_converters/ldm2diffusers.py), or set sd_folder '
+                'to where it is')
 
 
 def load_matching(module: nn.Module, state_dict: Dict[str, Tensor],
-                  source: str) -> None:
+                  source: str, assign: bool = False) -> None:
     """Load a state dict into a module that must fit it exactly.
 
     Args:
         module (nn.Module): The module to fill.
         state_dict (Dict[str, Tensor]): Its weights.
         source (str): Where they come from, for the error.
+        assign (bool): Whether the module takes over the tensors themselves,
+            with their dtype. Defaults to False.
 
     Raises:
         ValueError: If keys are missing, left over or of another shape. The
@@ -59,7 +112,7 @@ def load_matching(module: nn.Module, state_dict: Dict[str, Tensor],
             f'{source} does not fit the {type(module).__name__} of this '
             f'config: {len(wrong)} of its keys differ, for example '
             f'{"; ".join(sorted(wrong)[:3])}')
-    module.load_state_dict(state_dict)
+    module.load_state_dict(state_dict, assign=assign)
 
 
 def widen_ends(state_dict: Dict[str, Tensor],
@@ -88,37 +141,85 @@ def widen_ends(state_dict: Dict[str, Tensor],
     return state_dict
 
 
-def load_part(module: ModelMixin, folder: PathLike, subfolder: str,
-              *settings: str) -> None:
+def check_config(module: ModelMixin, folder: PathLike, subfolder: str) -> None:
+    """Raise a ValueError if a part of a diffusers folder has other settings.
+
+    Args:
+        module (ModelMixin): The UNet or VAE to be filled.
+        folder (str | Path): The folder.
+        subfolder (str): ``'unet'`` or ``'vae'``.
+
+    Raises:
+        FileNotFoundError: If the folder is not there.
+        ValueError: If one of ``SETTINGS`` differs.
+    """
+    check_folder(folder, subfolder)
+    config = module.load_config(
+        folder, subfolder=subfolder, local_files_only=True)
+    with torch.device('meta'):
+        config = type(module).from_config(config).config
+    for key in SETTINGS[subfolder]:
+        own, theirs = module.config.get(key), config.get(key)
+        if own != theirs:
+            raise ValueError(
+                f'{name_folder(folder, subfolder)} has {key}={theirs}, but '
+                f'this config has {key}={own}: they must be the same')
+
+
+def load_part(module: ModelMixin, folder: PathLike, subfolder: str) -> None:
     """Initialise a network from its subfolder of a diffusers folder.
 
     Args:
         module (ModelMixin): The UNet or VAE to fill.
         folder (str | Path): The folder, its weights as safetensors or .bin.
         subfolder (str): ``'unet'`` or ``'vae'``.
-        *settings (str): Keys of its config that must be the same, since they
-            change what the weights mean but not their shapes.
 
     Raises:
         FileNotFoundError: If the folder is not there.
         ValueError: If it holds another architecture.
     """
-    check_folder(folder, subfolder)
-    name = f'{folder}/{subfolder}'
-    source = type(module).from_pretrained(
+    check_config(module, folder, subfolder)
+    weights = type(module).from_pretrained(
         folder,
         subfolder=subfolder,
         local_files_only=True,
-        low_cpu_mem_usage=False)
-    for key in settings:
-        own, theirs = module.config.get(key), source.config.get(key)
-        if own != theirs:
-            raise ValueError(f'{name} has {key}={theirs}, but this config has '
-                             f'{key}={own}: they must be the same')
-    weights = source.state_dict()
+        low_cpu_mem_usage=False).state_dict()
     if subfolder == 'unet':
         weights = widen_ends(weights, module)
-    load_matching(module, weights, name)
+    load_matching(module, weights, name_folder(folder, subfolder))
+
+
+def read_weights(path: PathLike) -> Dict[str, Tensor]:
+    """Read a state dict without executing code from its file.
+
+    Args:
+        path (str | Path): A safetensors file, or a pickled state dict or
+            checkpoint, whose ``state_dict`` is taken.
+
+    Returns:
+        Dict[str, Tensor]: The weights, on the CPU.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        ValueError: If it cannot be read or holds more than weights.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{path} is not a file of weights')
+    if Path(path).suffix == '.safetensors':
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f'{path} cannot be read: it is truncated or no '
+                             f'safetensors file ({error})') from error
+    checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu')
+    weights = checkpoint
+    if isinstance(checkpoint, dict):
+        weights = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(weights, dict) or not all(
+            isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f'{path} is no state dict: it must map names to '
+                         'tensors, by itself or under the key state_dict')
+    return weights
 
 
 def load_unet_file(unet: UNet2DConditionModel, path: PathLike) -> None:
@@ -134,19 +235,14 @@ def load_unet_file(unet: UNet2DConditionModel, path: PathLike) -> None:
         FileNotFoundError: If the file is not there.
         ValueError: If it cannot be read or holds another architecture.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'UNet weights {path} is not a file')
-    if Path(path).suffix == '.safetensors':
-        state_dict = load_file(path)
-    else:
-        state_dict = CheckpointLoader.load_checkpoint(str(path), 'cpu')
-        state_dict = state_dict.get('state_dict', state_dict)
+    state_dict = read_weights(path)
     marker = 'velocity_net.unet.'
     ours = {
         key.split(marker)[1]: value
         for key, value in state_dict.items() if marker in key
     }
-    load_matching(unet, widen_ends(ours or state_dict, unet), str(path))
+    load_matching(unet, widen_ends(ours or state_dict, unet),
+                  name_file(path, state_dict))
 
 
 @torch.no_grad()

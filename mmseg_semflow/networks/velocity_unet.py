@@ -8,7 +8,12 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from .pretrained import encode_null_prompt, load_part, load_unet_file
+from .pretrained import (
+    encode_null_prompt,
+    load_part,
+    load_unet_file,
+    name_folder,
+)
 
 
 @MODELS.register_module()
@@ -104,14 +109,14 @@ class VelocityUNet(BaseModule):
         if self.unet_weights is not None:
             load_unet_file(self.unet, self.unet_weights)
         elif self.sd_folder is not None:
-            load_part(self.unet, self.sd_folder, 'unet', 'attention_head_dim')
+            load_part(self.unet, self.sd_folder, 'unet')
 
     def _init_null_prompt(self, folder: str) -> None:
         null_prompt = encode_null_prompt(folder)
         if null_prompt.shape != self.null_prompt.shape:
             raise ValueError(
-                f'the null prompt of {folder} has shape '
-                f'{tuple(null_prompt.shape)}, but this config wants '
+                f'the null prompt of {name_folder(folder, "text_encoder")} has '
+                f'shape {tuple(null_prompt.shape)}, but this config wants '
                 f'{tuple(self.null_prompt.shape)} (1, prompt_length, '
                 'cross_attention_dim)')
         self.null_prompt.copy_(null_prompt)

@@ -1,55 +1,17 @@
 """Real loading code on a tiny folder in Stable Diffusion's layout."""
 
 import json
+import re
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from mmengine.registry import MODELS
-from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel
+from safetensors.torch import save_file
+from transformers import CLIPTextModel
 
 from mmseg_semflow.networks.pretrained import encode_null_prompt
-from tiny import UNET, VAE
-
-
-def write_tokenizer(folder):
-    """Write CLIP's tokenizer without merges: bytes, word ends, specials."""
-    folder.mkdir(parents=True)
-    letters = sorted(ByteLevel.alphabet())
-    start, end = '<|startoftext|>', '<|endoftext|>'
-    tokens = [*letters, *(letter + '</w>' for letter in letters), start, end]
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    (folder / 'vocab.json').write_text(json.dumps(vocabulary))
-    (folder / 'merges.txt').write_text('#version: 0.2\n')
-    (folder / 'tokenizer_config.json').write_text(
-        json.dumps(
-            dict(
-                tokenizer_class='CLIPTokenizer',
-                model_max_length=77,
-                bos_token=start,
-                eos_token=end,
-                pad_token=end,
-                unk_token=end)))
-
-
-def write_sd_folder(folder, safetensors=True):
-    """Write a tiny UNet, VAE, text encoder and tokenizer, all random."""
-    options = dict(safe_serialization=safetensors)
-    UNet2DConditionModel(**UNET).save_pretrained(folder / 'unet', **options)
-    AutoencoderKL(**VAE).save_pretrained(folder / 'vae', **options)
-    CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=514,
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            bos_token_id=512,
-            eos_token_id=513)).save_pretrained(folder / 'text_encoder',
-                                               **options)
-    write_tokenizer(folder / 'tokenizer')
-    return folder
+from tiny import UNET, VAE, write_sd_folder
 
 
 @pytest.fixture(params=[True, False], ids=['safetensors', 'bin'])
@@ -204,4 +166,80 @@ def test_widening_fits_whole_latents_alone(tmp_path):
             unet=dict(UNET, in_channels=6),
             sd_folder=str(folder)))
     with pytest.raises(ValueError, match='conv_in.weight'):
+        net.init_weights()
+
+
+@pytest.mark.parametrize('width, version', [(1024, 'Stable Diffusion 2'),
+                                            (2048, 'SDXL')])
+def test_other_versions_are_named(tmp_path, width, version):
+    """Folders of their layout, narrow but for the prompt."""
+    extra = dict(
+        addition_embed_type='text_time',
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=64) if width == 2048 else {}
+    folder = write_sd_folder(
+        tmp_path / 'sd',
+        unet=dict(
+            UNET,
+            cross_attention_dim=width,
+            use_linear_projection=True,
+            attention_head_dim=(2, 4),
+            **extra),
+        vae=dict(VAE, scaling_factor=0.13025),
+        width=1024 if width == 1024 else 16)
+    named = re.escape(f'({version})')
+    net = build_unet(sd_folder=str(folder))
+    with pytest.raises(
+            ValueError,
+            match=(f'sd/text_encoder {named} has shape .*1024.*cross_attention'
+                   if width == 1024 else
+                   f'sd/unet {named} has cross_attention_dim=2048, but this '
+                   'config has cross_attention_dim=16')):
+        net.init_weights()
+    autoencoder = MODELS.build(
+        dict(type='KLAutoencoder', vae=VAE, sd_folder=str(folder)))
+    with pytest.raises(
+            ValueError,
+            match=f'sd/vae {named} has scaling_factor=0.13025, but'):
+        autoencoder.init_weights()
+    net = build_unet(
+        unet_weights=str(folder / 'unet/diffusion_pytorch_model.safetensors'))
+    with pytest.raises(ValueError, match=f'{named} does not fit the UNet2D'):
+        net.init_weights()
+
+
+def test_sd3_has_another_folder(tmp_path):
+    folder = write_sd_folder(tmp_path / 'sd')
+    (folder / 'unet').rename(folder / 'transformer')
+    (folder / 'transformer/config.json').write_text(
+        json.dumps(dict(_class_name='SD3Transformer2DModel')))
+    net = build_unet(sd_folder=str(folder))
+    with pytest.raises(
+            FileNotFoundError,
+            match=r'sd/unet is not a folder \(.*sd holds Stable Diffusion 3\)'):
+        net.init_weights()
+
+
+@pytest.mark.parametrize('key, match', [
+    ('model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight',
+     r'w.safetensors \(Stable Diffusion 3\) does not fit'),
+    ('some', 'w.safetensors does not fit .*missing'),
+])
+def test_files_of_other_networks(tmp_path, key, match):
+    save_file({key: torch.zeros(1)}, tmp_path / 'w.safetensors')
+    net = build_unet(unet_weights=str(tmp_path / 'w.safetensors'))
+    with pytest.raises(ValueError, match=match):
+        net.init_weights()
+
+
+@pytest.mark.parametrize('name, content', [('w.safetensors', b'{'),
+                                           ('w.pt', [1, 2])])
+def test_files_that_are_no_weights(tmp_path, name, content):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    net = build_unet(unet_weights=str(path))
+    with pytest.raises(ValueError, match=f'{name} (cannot be read|is no state)'):
         net.init_weights()

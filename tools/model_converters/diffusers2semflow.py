@@ -1,0 +1,38 @@
+"""Convert a folder that semflow2diffusers.py wrote back to a checkpoint.
+
+Example:
+    python tools/model_converters/diffusers2semflow.py \
+        configs/semflow_cityscapes.py semflow_cityscapes semflow_cityscapes.pth
+"""
+
+import argparse
+import sys
+
+from mmseg_semflow.apis.conversion import folder_to_checkpoint
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='the config for the checkpoint')
+    parser.add_argument('src', help='the folder')
+    parser.add_argument('dst', help='the checkpoint to write')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace a checkpoint')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    folder_to_checkpoint(args.config, args.src, args.dst, args.overwrite)
+    print(f'wrote {args.dst}')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')

@@ -1,0 +1,43 @@
+"""Convert the UNet that SemFlow's authors release to a checkpoint.
+
+Example:
+    python tools/model_converters/released2semflow.py \
+        configs/semflow_celebamask_hq.py face.pt semflow_celebamask_hq.pth
+"""
+
+import argparse
+import sys
+
+from mmseg_semflow.apis.conversion import released_to_checkpoint
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='the config for the checkpoint')
+    parser.add_argument('src', help="the authors' file, for example face.pt")
+    parser.add_argument('dst', help='the checkpoint to write')
+    parser.add_argument(
+        '--sd-folder',
+        help='Stable Diffusion 1.5, for the VAE and the null prompt; default: '
+        'that of the config')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace a checkpoint')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    released_to_checkpoint(args.config, args.src, args.dst, args.sd_folder,
+                           args.overwrite)
+    print(f'wrote {args.dst}')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')

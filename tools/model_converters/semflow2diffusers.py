@@ -1,0 +1,39 @@
+"""Convert a checkpoint of SemFlow to a folder that plain diffusers loads.
+
+Example:
+    python tools/model_converters/semflow2diffusers.py \
+        configs/semflow_cityscapes.py work_dirs/semflow_cityscapes/iter_8000.pth \
+        semflow_cityscapes
+"""
+
+import argparse
+import sys
+
+from mmseg_semflow.apis.conversion import checkpoint_to_folder
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='the config of the checkpoint')
+    parser.add_argument('src', help='the checkpoint')
+    parser.add_argument('dst', help='the folder to write')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace a diffusers folder')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    checkpoint_to_folder(args.config, args.src, args.dst, args.overwrite)
+    print(f'wrote {args.dst}')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
