@@ -1,10 +1,13 @@
 """Datasets and transforms, registered with mmsegmentation."""
 
 from .camvid import CamVidDataset
+from .celebamask_hq import CelebAMaskHQDataset
+from .layout import CheckedCityscapesDataset, CheckedCOCOStuffDataset, check_layout
 from .toy_street import ToyStreetDataset
 from .transforms import GeneratePseudoMask, PackSemFlowInputs, PerturbPseudoMask
 
 __all__ = [
-    'CamVidDataset', 'GeneratePseudoMask', 'PackSemFlowInputs',
-    'PerturbPseudoMask', 'ToyStreetDataset'
+    'CamVidDataset', 'CelebAMaskHQDataset', 'CheckedCOCOStuffDataset',
+    'CheckedCityscapesDataset', 'GeneratePseudoMask', 'PackSemFlowInputs',
+    'PerturbPseudoMask', 'ToyStreetDataset', 'check_layout'
 ]
