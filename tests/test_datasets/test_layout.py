@@ -1,6 +1,8 @@
 """A folder in the wrong layout says what was expected and what was found."""
 
+import copy
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,9 +30,13 @@ def root(tmp_path):
     return tmp_path / 'data'
 
 
+@cache
+def parse(name):
+    return Config.fromfile(CONFIGS / f'semflow_{name}.py')
+
+
 def dataset_cfg(name, root, split='train'):
-    cfg = Config.fromfile(CONFIGS / f'semflow_{name}.py')
-    dataset = cfg[f'{split}_dataloader'].dataset
+    dataset = copy.deepcopy(parse(name))[f'{split}_dataloader'].dataset
     dataset.data_root = str(root)
     return dataset
 
@@ -125,8 +131,7 @@ def test_any_dataset_of_mmsegmentation(root):
 @pytest.mark.parametrize('wrong', ['train', 'val'])
 def test_the_runner_says_it_before_the_training(name, wrong, root, tmp_path):
     LAYOUTS[name](root)
-    config = CONFIGS / f'semflow_{name}.py'
-    cfg = Config.fromfile(config)
+    cfg = copy.deepcopy(parse(name))
     for split in ('train', 'val', 'test'):
         loader = cfg[f'{split}_dataloader']
         loader.dataset.data_root = str(
