@@ -138,7 +138,7 @@ def test_generator_trains_and_tests(name, tmp_path):
     LAYOUTS[name](tmp_path / 'data')
     cfg = small(load(f'generator_{name}'), tmp_path / 'data', tmp_path / 'work')
     cfg.model.test_cfg.update(num_samples=2, segment_steps=1)
-    cfg.train_cfg.val_interval = 2
+    cfg.train_cfg.val_begin = 2
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert {'diversity', 'mask_mIoU'} <= run_test(runner).keys()

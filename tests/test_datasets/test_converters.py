@@ -289,3 +289,14 @@ def test_missing_scenes_are_named(scenes, tmp_path):
     with pytest.raises(ValueError, match='there is no .*none/train.txt'):
         (scenes / 'LabeledApproved_full').mkdir()
         convert_camvid(scenes, tmp_path / 'none', tmp_path / 'data')
+
+
+def test_mmsegmentations_own_converters(tool, tmp_path):
+    """They run; that of COCO-Stuff takes nothing but all 123,287 images."""
+    for split in ('train2017', 'val2017'):
+        save(tmp_path / f'annotations/{split}/1.png', np.zeros((4, 4), np.uint8))
+    with pytest.raises(AssertionError, match='Wrong length of list 1 & 1'):
+        tool('coco_stuff164k', tmp_path)
+    pytest.importorskip('cityscapesscripts')
+    with pytest.raises(FileNotFoundError, match='gtFine'):
+        tool('cityscapes', tmp_path)
