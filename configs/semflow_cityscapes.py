@@ -5,6 +5,7 @@ _base_ = [
     'mmseg::_base_/default_runtime.py', './_base_/models/semflow_sd15.py',
     './_base_/schedules/semflow_8k.py', './_base_/semflow_runtime.py'
 ]
+dataset_type = 'CheckedCityscapesDataset'
 codec = dict(num_classes=19, divisions=6, spacing=50, amplitude=6)
 model = dict(semflow=dict(codec=codec))
 scale = (1024, 512)
@@ -36,8 +37,10 @@ tta_pipeline = [
                     [dict(type='PackSegInputs')]])
 ]
 train_dataloader = dict(
-    batch_size=32, num_workers=8, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+    batch_size=32,
+    num_workers=8,
+    dataset=dict(type=dataset_type, pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(type=dataset_type, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 # How images are drawn, here and by the tools.
 synthesis = dict(num_steps=25, size=scale[::-1], dtype='bfloat16')

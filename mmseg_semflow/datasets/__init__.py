@@ -2,10 +2,13 @@
 
 from .cached_latents import CachedLatentsDataset
 from .camvid import CamVidDataset
+from .celebamask_hq import CelebAMaskHQDataset
+from .layout import CheckedCityscapesDataset, CheckedCOCOStuffDataset, check_layout
 from .toy_street import ToyStreetDataset
 from .transforms import GeneratePseudoMask, PackSemFlowInputs, PerturbPseudoMask
 
 __all__ = [
-    'CachedLatentsDataset', 'CamVidDataset', 'GeneratePseudoMask',
-    'PackSemFlowInputs', 'PerturbPseudoMask', 'ToyStreetDataset'
+    'CachedLatentsDataset', 'CamVidDataset', 'CelebAMaskHQDataset',
+    'CheckedCOCOStuffDataset', 'CheckedCityscapesDataset', 'GeneratePseudoMask',
+    'PackSemFlowInputs', 'PerturbPseudoMask', 'ToyStreetDataset', 'check_layout'
 ]

@@ -1,0 +1,22 @@
+# The paper's recipe for CelebAMask-HQ: 8 GPUs x 32 images of 512 x 512.
+#   tools/dist_train.sh configs/semflow_celebamask_hq.py 8
+_base_ = [
+    './_base_/datasets/celebamask_hq.py',
+    'mmseg::_base_/default_runtime.py', './_base_/models/semflow_sd15.py',
+    './_base_/schedules/semflow_80k.py', './_base_/semflow_runtime.py'
+]
+model = dict(semflow=dict(codec=_base_.codec))
+# How images are drawn, here and by the tools.
+synthesis = dict(num_steps=25, size=_base_.scale[::-1], dtype='bfloat16')
+custom_hooks = _base_.custom_hooks + [
+    dict(
+        type='SynthesisEvalHook',
+        metrics=[
+            dict(type='InceptionDistance'),
+            dict(type='PerceptualDistance'),
+            dict(type='MaskConsistency'),
+            dict(type='SampleDiversity')
+        ],
+        synthesis=dict(**synthesis, num_samples=2, segment_steps=25),
+        interval=5)
+]
