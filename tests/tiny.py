@@ -31,6 +31,12 @@ VAE = dict(
     norm_num_groups=4,
     latent_channels=4,
     scaling_factor=0.25)
+# With the factor of the real one, 8: not all sizes of pictures fit it.
+EIGHTFOLD_VAE = dict(
+    VAE,
+    block_out_channels=(8, ) * 4,
+    down_block_types=('DownEncoderBlock2D', ) * 4,
+    up_block_types=('UpDecoderBlock2D', ) * 4)
 META = dict(
     classes=tuple('abcde'), palette=[[50 * i, 0, 0] for i in range(5)])
 CODEC = dict(num_classes=5, divisions=2, spacing=200, void_color=(100, 100, 100))

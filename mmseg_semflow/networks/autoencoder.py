@@ -97,8 +97,9 @@ class FrozenAutoencoder(BaseModule):
             raise ValueError(
                 f'images of {height}x{width} (height x width) do not fit '
                 f'the autoencoder: both must be multiples of {self.factor}. '
-                'Change the Resize or RandomCrop of the pipeline, or set '
-                f'size_divisor={self.factor} in the data_preprocessor')
+                'Change the Resize or RandomCrop of the pipeline, or let the '
+                f'data_preprocessor pad: size_divisor={self.factor} for '
+                f'training, test_cfg=dict(size_divisor={self.factor}) for tests')
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> LatentGaussian:

@@ -17,7 +17,7 @@ from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 
 from mmseg_semflow.flow import PseudoMaskCodec
-from tiny import UNET, VAE
+from tiny import EIGHTFOLD_VAE, UNET, VAE
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
@@ -176,6 +176,7 @@ def test_other_datasets_of_mmseg_in_ten_lines(name, tmp_path):
         loader.update(batch_size=1, num_workers=0, persistent_workers=False)
     cfg.model.semflow.velocity_net.sd_folder = None
     cfg.model.semflow.autoencoder.sd_folder = None
+    cfg.model.semflow.autoencoder.vae = EIGHTFOLD_VAE
     cfg.model.test_cfg.num_steps = 1
     cfg.optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4))
     cfg.train_cfg.update(max_iters=1, val_interval=1)
@@ -194,11 +195,11 @@ def write_dataset(cfg, root, num_classes):
         dataset = DATASETS.get(dataset_cfg.type)
         offset = int(dataset is DATASETS.get('ADE20KDataset'))
         labels = rng.integers(
-            offset, num_classes + offset, (40, 60), dtype=np.uint8)
+            offset, num_classes + offset, (40, 61), dtype=np.uint8)
         suffix = '_labelTrainIds.png' if 'COCO' in dataset_cfg.type else '.png'
         prefix = dataset_cfg.data_prefix
         for kind, name, picture in (
-            ('img_path', 'a.jpg', rng.integers(0, 256, (40, 60, 3))),
+            ('img_path', 'a.jpg', rng.integers(0, 256, (40, 61, 3))),
             ('seg_map_path', f'a{suffix}', labels)):
             path = root / prefix[kind] / name
             path.parent.mkdir(parents=True, exist_ok=True)

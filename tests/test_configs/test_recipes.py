@@ -14,7 +14,7 @@ from test_configs import ROOT, shrink
 
 from layouts import LAYOUTS
 from mmseg_semflow.flow import PseudoMaskCodec
-from tiny import VAE, run_test
+from tiny import EIGHTFOLD_VAE, run_test
 
 # Of the paper: classes, total batch on 8 GPUs, iterations, rate, warm-up.
 RECIPES = dict(
@@ -155,11 +155,7 @@ def test_pictures_may_keep_their_ratio(tmp_path):
         Config.fromfile(tmp_path / 'config.py'), tmp_path / 'data',
         tmp_path / 'work')
     assert cfg.test_dataloader.dataset.pipeline[1].keep_ratio
-    cfg.model.semflow.autoencoder.vae = dict(
-        VAE,
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=('DownEncoderBlock2D', ) * 4,
-        up_block_types=('UpDecoderBlock2D', ) * 4)
+    cfg.model.semflow.autoencoder.vae = EIGHTFOLD_VAE
     assert 0 <= Runner.from_cfg(cfg).test()['mIoU'] <= 100
 
 
