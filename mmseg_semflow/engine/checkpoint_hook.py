@@ -1,6 +1,7 @@
 """Checkpoints that survive being killed, and resuming from them."""
 
 import copy
+import re
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,9 +50,12 @@ class SafeCheckpointHook(CheckpointHook):
         # A folder is a checkpoint of DeepSpeed, which writes it itself.
         if named and Path(named).is_dir():
             return
-        complete = sorted((path for path in folder.glob(
-            self.filename_tmpl.replace('{}', '*')) if zipfile.is_zipfile(path)),
-                          key=lambda path: path.stat().st_mtime_ns)
+        before, after = map(re.escape, self.filename_tmpl.split('{}'))
+        complete = sorted(
+            (path for path in folder.glob('*')
+             if re.fullmatch(f'{before}[0-9]+{after}', path.name)
+             and zipfile.is_zipfile(path)),
+            key=lambda path: path.stat().st_mtime_ns)
         if complete and Path(named) != complete[-1]:
             runner.logger.warning(
                 f'{pointer} says {named!r}, but {complete[-1]} is the newest '
