@@ -23,8 +23,9 @@ def seed_generators(*key: int) -> None:
     ``torch.manual_seed`` would take a hundred times as long.
 
     Args:
-        *key (int): Numbers of 0 or more that say what is drawn. Different
-            keys give independent draws.
+        *key (int): Numbers of 0 or more. The first is the kind of draw,
+            which settles how many follow. Different keys give independent
+            draws.
     """
     python, numpy, pytorch = np.random.SeedSequence(key).generate_state(3)
     random.seed(int(python))
