@@ -13,6 +13,7 @@ from multiprocessing import get_context
 
 import pytest
 import torch
+from mmengine.config import config
 from mmengine.runner import Runner
 
 from mmseg_semflow.engine import checkpoint as writing
@@ -79,6 +80,8 @@ class SlowFile:
 def train_rank(root, work_dir, options, rank, world_size, port):
     """Train as one rank, in a process of its own."""
     writing.open = SlowFile
+    # Of a checkpoint this small, laying out the config would take most.
+    config.FormatCode = lambda text, **kwargs: (text, True)
     if world_size > 1:
         os.environ |= dict(
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size),
@@ -95,7 +98,9 @@ class Training:
 
     def __init__(self, root, work_dir, world_size, options):
         context = get_context('forkserver')
-        context.set_forkserver_preload([__name__])
+        # All that takes long to import; the server knows no path of the tests.
+        context.set_forkserver_preload(
+            ['mmseg_semflow.models', 'mmseg.apis', 'matplotlib.pyplot'])
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
             port = free.getsockname()[1]
