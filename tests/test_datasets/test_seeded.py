@@ -1,11 +1,13 @@
 """What a training draws, and the images that it cannot read."""
 
 from itertools import islice
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
@@ -170,3 +172,11 @@ def test_other_samplers_are_refused(street, tmp_path):
     })
     with pytest.raises(ValueError, match="but got 'DefaultSampler'"):
         Runner.from_cfg(cfg).train()
+
+
+@pytest.mark.parametrize('name', ['semflow_cityscapes', 'semflow_toy',
+                                  'semflow_generator_camvid'])
+def test_recipes_use_the_loop(name):
+    cfg = Config.fromfile(Path(__file__).parents[2] / f'configs/{name}.py')
+    assert cfg.train_cfg.type == 'ResumableTrainLoop'
+    assert cfg.train_cfg.max_unreadable == 10

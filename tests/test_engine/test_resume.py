@@ -9,6 +9,7 @@ import random
 import re
 import socket
 import time
+import zipfile
 from multiprocessing import get_context
 
 import pytest
@@ -73,7 +74,7 @@ class SlowFile:
     def write(self, data):
         self.file.write(data[:len(data) // 2])
         self.file.flush()
-        time.sleep(0.3)
+        time.sleep(0.5)
         self.file.write(data[len(data) // 2:])
 
 
@@ -203,8 +204,7 @@ def test_killed_and_resumed_is_bit_identical(street, tmp_path, uninterrupted,
     if MAX_ITERS not in done:
         if max(done, default=0) < MAX_ITERS - 3:
             partial = start('killed').kill_while_writing(max(3, *done, 0))
-            with pytest.raises(RuntimeError):
-                torch.load(partial, weights_only=True)
+            assert not zipfile.is_zipfile(partial)
         before = sorted(work_dir.glob('iter_*.pth'))
         for path in before:
             torch.load(path, weights_only=True)
