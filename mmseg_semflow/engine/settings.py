@@ -12,8 +12,8 @@ _COMPARED = ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg')
 _IGNORED = re.compile(r'model\.test_cfg|train_cfg\.(?!max_iters)')
 # What may change on purpose; the result is then another, or another to rounding.
 _ALLOWED = re.compile(
-    r'world_size$|train_cfg\.max_iters$|param_scheduler|.*(data_root|sd_folder'
-    r'|gradient_checkpointing|channels_last|compile|backend_args)\b')
+    r'world_size$|train_cfg\.max_iters$|param_scheduler|.*\.(data_root|cache|'
+    r'sd_folder|gradient_checkpointing|channels_last|compile|backend_args)\b')
 
 
 def _flatten(value: Any, name: str) -> Iterator[Tuple[str, str]]:
