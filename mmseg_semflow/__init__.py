@@ -20,7 +20,7 @@ from .engine import init_cpu_process_group  # noqa: E402
 init_cpu_process_group()
 
 from . import datasets, evaluation, models, networks  # noqa: E402, F401
-from .engine import synthesis_eval_hook  # noqa: E402, F401
+from .engine import synthesis_eval_hook, train_loop  # noqa: E402, F401
 from .version import __version__  # noqa: E402
 
 __all__ = ['__version__']

@@ -30,6 +30,7 @@ ALLOWED = {
     'datasets': {*TOOLBOX, 'safetensors', 'flow', 'datasets'},
     'evaluation': {*TOOLBOX, *METRICS, 'evaluation', 'engine'},
     'engine/synthesis_eval_hook.py': {'torch', 'numpy', 'mmengine', 'models'},
+    'engine/train_loop.py': {'torch', 'mmengine', 'datasets'},
     'engine': {'torch', 'numpy', 'mmengine', 'engine'},
     'apis/conversion.py': {'torch', 'mmengine', 'mmseg', 'networks', 'apis'},
     'apis': {

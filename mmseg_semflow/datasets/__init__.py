@@ -4,11 +4,13 @@ from .cached_latents import CachedLatentsDataset
 from .camvid import CamVidDataset
 from .celebamask_hq import CelebAMaskHQDataset
 from .layout import CheckedCityscapesDataset, CheckedCOCOStuffDataset, check_layout
+from .seeded import SeededDataset, SeededSampler
 from .toy_street import ToyStreetDataset
 from .transforms import GeneratePseudoMask, PackSemFlowInputs, PerturbPseudoMask
 
 __all__ = [
     'CachedLatentsDataset', 'CamVidDataset', 'CelebAMaskHQDataset',
     'CheckedCOCOStuffDataset', 'CheckedCityscapesDataset', 'GeneratePseudoMask',
-    'PackSemFlowInputs', 'PerturbPseudoMask', 'ToyStreetDataset', 'check_layout'
+    'PackSemFlowInputs', 'PerturbPseudoMask', 'SeededDataset', 'SeededSampler',
+    'ToyStreetDataset', 'check_layout'
 ]

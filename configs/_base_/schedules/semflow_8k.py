@@ -23,7 +23,11 @@ param_scheduler = [
         end=max_iters + 1,
         by_epoch=False)
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=1000)
+train_cfg = dict(
+    type='ResumableTrainLoop',
+    max_iters=max_iters,
+    val_interval=1000,
+    max_unreadable=10)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(

@@ -27,7 +27,10 @@ param_scheduler = [
         by_epoch=False)
 ]
 train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+    type='ResumableTrainLoop',
+    max_iters=max_iters,
+    val_interval=max_iters,
+    max_unreadable=10)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(

@@ -1,0 +1,215 @@
+"""Trainings that are killed and resumed end like those that are not.
+
+``KILL_ROUNDS=20 pytest tests/test_engine/test_resume.py -k killed`` repeats what
+depends on chance.
+"""
+
+import os
+import random
+import re
+import socket
+import time
+import zipfile
+from multiprocessing import get_context
+
+import pytest
+import torch
+from mmengine.config import config
+from mmengine.runner import Runner
+
+from mmseg_semflow.engine import checkpoint as writing
+from tiny import runner_cfg
+
+ROUNDS = int(os.environ.get('KILL_ROUNDS', 1))
+MAX_ITERS = 12
+SCHEDULE = [
+    dict(type='LinearLR', start_factor=0.1, begin=0, end=4, by_epoch=False),
+    dict(type='LinearLR', start_factor=1., end_factor=0., begin=4, end=MAX_ITERS,
+         by_epoch=False)
+]
+EMA = dict(
+    type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=0.01, gamma=3,
+    priority='ABOVE_NORMAL')
+
+
+def resumable_cfg(root, work_dir, **options):
+    """A config with all that has a state; a dotted option changes a value."""
+    cfg = runner_cfg(
+        root,
+        work_dir,
+        MAX_ITERS,
+        param_scheduler=SCHEDULE,
+        custom_hooks=[dict(type='StopOnInvalidLossHook'), EMA],
+        randomness=dict(seed=3, diff_rank_seed=True),
+        model_wrapper_cfg=dict(
+            type='MMDistributedDataParallel', device_ids=None,
+            broadcast_buffers=False))
+    cfg.merge_from_dict({
+        'train_cfg.type': 'ResumableTrainLoop',
+        'train_cfg.val_interval': 6,
+        'default_hooks.checkpoint.interval': 3,
+        'default_hooks.checkpoint.max_keep_ckpts': 1,
+        'optim_wrapper.optimizer.fused': True,
+        'optim_wrapper.clip_grad': dict(max_norm=1.),
+        **options
+    })
+    return cfg
+
+
+class SlowFile:
+    """Writes the first half, so that one can see it, and then the second."""
+
+    def __init__(self, *args):
+        self.file = open(*args)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self.file.close()
+
+    def write(self, data):
+        self.file.write(data[:len(data) // 2])
+        self.file.flush()
+        time.sleep(0.5)
+        self.file.write(data[len(data) // 2:])
+
+
+def train_rank(root, work_dir, options, rank, world_size, port):
+    """Train as one rank, in a process of its own."""
+    writing.open = SlowFile
+    # Of a checkpoint this small, laying out the config would take most.
+    config.FormatCode = lambda text, **kwargs: (text, True)
+    if world_size > 1:
+        os.environ |= dict(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size),
+            MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+        torch.distributed.init_process_group('gloo')
+        options = dict(options, launcher='pytorch')
+    cfg = resumable_cfg(root, work_dir, **options)
+    cfg.merge_from_dict(dict(resume=True))
+    Runner.from_cfg(cfg).train()
+
+
+class Training:
+    """A training in processes that are forked where all is imported."""
+
+    def __init__(self, root, work_dir, world_size, options):
+        context = get_context('forkserver')
+        # All that takes long to import; the server knows no path of the tests.
+        context.set_forkserver_preload(
+            ['mmseg_semflow.models', 'mmseg.apis', 'matplotlib.pyplot'])
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            port = free.getsockname()[1]
+        self.work_dir = work_dir
+        self.processes = [
+            context.Process(
+                target=train_rank,
+                args=(str(root), str(work_dir), options, rank, world_size, port))
+            for rank in range(world_size)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def running(self):
+        return all(process.is_alive() for process in self.processes)
+
+    def finish(self):
+        for process in self.processes:
+            process.join(120)
+            assert process.exitcode == 0
+        return torch.load(
+            self.work_dir / f'iter_{MAX_ITERS}.pth', weights_only=True)
+
+    def kill(self):
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+    def kill_after(self, seconds):
+        deadline = time.monotonic() + seconds
+        while self.running() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.kill()
+
+    def kill_while_writing(self, after):
+        """Kill in the write of a checkpoint later than iteration ``after``."""
+        while self.running():
+            for path in self.work_dir.glob('*.partial'):
+                if int(re.findall(r'\d+', path.name)[0]) > after:
+                    self.kill()
+                    return path
+            time.sleep(0.01)
+        raise AssertionError('the training ended before it could be killed')
+
+
+def assert_same(a, b, name):
+    """Compare bit for bit, however nested."""
+    assert type(a) is type(b), name
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), name
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), name
+        for key in a:
+            assert_same(a[key], b[key], f'{name}.{key}')
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), name
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f'{name}.{i}')
+    else:
+        assert a == b, name
+
+
+STATES = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
+CASES = {
+    'alone': (1, {}),
+    'workers': (1, {
+        'train_dataloader.num_workers': 2,
+        'train_dataloader.persistent_workers': True,
+        'optim_wrapper.accumulative_counts': 3
+    }),
+    'two_ranks': (2, {
+        'train_dataloader.num_workers': 1
+    }),
+}
+
+
+@pytest.fixture(scope='module')
+def uninterrupted():
+    """What trainings ended with, and how long they took, by case."""
+    return {}
+
+
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('number', range(ROUNDS))
+def test_killed_and_resumed_is_bit_identical(street, tmp_path, uninterrupted,
+                                             case, number):
+    world_size, options = CASES[case]
+
+    def start(name):
+        return Training(street, tmp_path / name, world_size, options)
+
+    if case not in uninterrupted:
+        begin = time.monotonic()
+        final = start('uninterrupted').finish()
+        uninterrupted[case] = final, time.monotonic() - begin
+    final, seconds = uninterrupted[case]
+    start('killed').kill_after(random.uniform(0, seconds))
+    work_dir = tmp_path / 'killed'
+    done = [int(p.stem[5:]) for p in work_dir.glob('iter_*.pth')]
+    if MAX_ITERS not in done:
+        if max(done, default=0) < MAX_ITERS - 3:
+            partial = start('killed').kill_while_writing(max(3, *done, 0))
+            assert not zipfile.is_zipfile(partial)
+        before = sorted(work_dir.glob('iter_*.pth'))
+        for path in before:
+            torch.load(path, weights_only=True)
+        start('killed').finish()
+    resumed = torch.load(work_dir / f'iter_{MAX_ITERS}.pth', weights_only=True)
+    for name in STATES:
+        assert_same(resumed[name], final[name], name)
+    assert not list(work_dir.glob('*.partial'))
