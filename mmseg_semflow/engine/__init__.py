@@ -4,9 +4,10 @@ from .checkpoint import load_from_local
 from .distributed import init_cpu_process_group
 from .hooks import StopOnInvalidLossHook
 from .optim_wrapper import CPUAmpOptimWrapper
+from .strategies import PartialFSDPStrategy
 from .torchvision_ops import declare_torchvision_ops
 
 __all__ = [
-    'CPUAmpOptimWrapper', 'StopOnInvalidLossHook', 'declare_torchvision_ops',
-    'init_cpu_process_group', 'load_from_local'
+    'CPUAmpOptimWrapper', 'PartialFSDPStrategy', 'StopOnInvalidLossHook',
+    'declare_torchvision_ops', 'init_cpu_process_group', 'load_from_local'
 ]
