@@ -5,7 +5,6 @@ _base_ = './semflow_cityscapes.py'
 runner_type = 'FlexibleRunner'
 strategy = dict(
     type='PartialFSDPStrategy',
-    state_dict_cfg='full',
     model_wrapper=dict(
         type='MMFullyShardedDataParallel',
         auto_wrap_policy='wrap_unet_blocks',

@@ -1,12 +1,14 @@
 """Sharded training, where mmengine's strategy leaves something to do."""
 
-from torch import Tensor, nn
+from dataclasses import replace
+from typing import Optional
 
 from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.optim import BaseOptimWrapper
 from mmengine.registry import STRATEGIES
+from torch import Tensor, nn
 
 
 @STRATEGIES.register_module()
@@ -14,15 +16,19 @@ class PartialFSDPStrategy(FSDPStrategy):
     """mmengine's ``FSDPStrategy`` for a model that is trained in part.
 
     Modules that ``model_wrapper.ignored_modules`` names are neither sharded
-    nor trained, but whole on every device. Gradients are clipped by their
-    norm over all shards, and training resumes, where mmengine 0.10.7 clips
-    every shard by its own norm and calls FSDP with the arguments of torch
-    2.0. Works without a GPU too.
+    nor trained, but whole on every device. Checkpoints are those of a single
+    process. Gradients are clipped by their norm over all shards, and training
+    resumes, where mmengine 0.10.7 clips every shard by its own norm and calls
+    FSDP with the arguments of torch 2.0. Works without a GPU too.
 
-    Raises:
-        ValueError: If the processes were not started by a launcher, or
-            gradients are clipped by value.
+    Args:
+        model_wrapper (dict): Config of ``MMFullyShardedDataParallel``.
+        **kwargs: Further arguments of ``FSDPStrategy``.
     """
+
+    def __init__(self, *, model_wrapper: dict, **kwargs) -> None:
+        super().__init__(
+            model_wrapper=model_wrapper, state_dict_cfg='full', **kwargs)
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         if not is_distributed():
@@ -32,10 +38,20 @@ class PartialFSDPStrategy(FSDPStrategy):
             model.get_submodule(name).to(get_device())
         if get_device() == 'cpu':
             self.model_wrapper.setdefault('device_id', 'cpu')
+            # "Offloaded" from the CPU, weights would be freed before use.
+            self.state_dict_config.offload_to_cpu = False
+            self.optim_state_dict_config.offload_to_cpu = False
         return super()._wrap_model(model)
 
-    def build_optim_wrapper(self, optim_wrapper, model=None) -> BaseOptimWrapper:
-        """Build the wrapper, which clips by the norm over all shards."""
+    def build_optim_wrapper(
+            self,
+            optim_wrapper: dict,
+            model: Optional[nn.Module] = None) -> BaseOptimWrapper:
+        """Build the wrapper, which clips by the norm over all shards.
+
+        Raises:
+            ValueError: If gradients are clipped by value.
+        """
         wrapper = super().build_optim_wrapper(optim_wrapper, model)
         if wrapper.clip_grad_kwargs:
             if wrapper.grad_name != 'grad_norm':
@@ -47,6 +63,13 @@ class PartialFSDPStrategy(FSDPStrategy):
 
             wrapper.clip_func = clip
         return wrapper
+
+    def load_model_state_dict(self, state_dict: dict, **kwargs) -> None:
+        """Load whole weights, which the model compares on every rank."""
+        config = replace(self.state_dict_config, rank0_only=False)
+        with self.model.state_dict_type(self.model, self.state_dict_type,
+                                        config, self.optim_state_dict_config):
+            super().load_model_state_dict(state_dict, **kwargs)
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
         """Load the state of the whole optimizer into its shards."""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import CheckpointLoader, Runner
@@ -27,8 +28,9 @@ _base_ = '{ROOT}/configs/NAME.py'
 custom_imports = dict(imports=['mmseg_semflow.models', 'draws'])
 model = dict(semflow=dict(
     velocity_net=dict(
-        sd_folder=None, unet=dict(_delete_=True, **{UNET})),
-    autoencoder=dict(sd_folder=None, vae=dict(_delete_=True, **{VAE}))))
+        sd_folder=None, unet_weights='unet.pth',
+        unet=dict(_delete_=True, **{UNET})),
+    autoencoder=dict(sd_folder='sd', vae=dict(_delete_=True, **{VAE}))))
 pipeline = _base_.train_pipeline
 pipeline[2]['scale'] = (64, 32)
 pipeline.insert(0, dict(type='SeedByFile'))
@@ -48,8 +50,11 @@ custom_hooks = _base_.custom_hooks[:1] + [dict(type='DrawByImage')]
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Write 8 pairs in the layout of Cityscapes."""
+    """Write 8 pairs in the layout of Cityscapes, and weights to start from."""
     folder = tmp_path_factory.mktemp('scale')
+    torch.manual_seed(0)
+    torch.save(UNet2DConditionModel(**UNET).state_dict(), folder / 'unet.pth')
+    AutoencoderKL(**VAE).save_pretrained(folder / 'sd/vae')
     rng = np.random.default_rng(0)
     root = folder / 'data/cityscapes'
     for kind in ('leftImg8bit', 'gtFine'):
