@@ -32,6 +32,8 @@ class CPUAmpOptimWrapper(OptimWrapper):
         dtype (str, optional): ``'bfloat16'``, or ``'float32'`` for no
             autocast at all. Defaults to None, bfloat16 where the CPU has
             instructions for it, else float32.
+        use_fsdp (bool): Not used either; ``FSDPStrategy`` passes it. Defaults
+            to False.
         **kwargs: Arguments of mmengine's ``OptimWrapper``.
 
     Raises:
@@ -41,6 +43,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
     def __init__(self,
                  loss_scale: Union[str, float] = 'dynamic',
                  dtype: Optional[str] = None,
+                 use_fsdp: bool = False,
                  **kwargs) -> None:
         if dtype not in (None, 'bfloat16', 'float32'):
             raise ValueError('on the CPU, dtype of AmpOptimWrapper must be '

@@ -5,8 +5,8 @@ from typing import Optional, Tuple
 import torch
 from diffusers import UNet2DConditionModel
 from mmengine.model import BaseModule
-from mmengine.registry import MODELS
-from torch import Tensor
+from mmengine.registry import FUNCTIONS, MODELS
+from torch import Tensor, nn
 
 from .pretrained import (
     encode_null_prompt,
@@ -14,6 +14,25 @@ from .pretrained import (
     load_unet_file,
     name_folder,
 )
+
+
+@FUNCTIONS.register_module()
+def wrap_unet_blocks(module: nn.Module, recurse: bool,
+                     nonwrapped_numel: int) -> bool:
+    """Tell FSDP what to shard and gather at once (its ``auto_wrap_policy``).
+
+    Every block of a UNet is a unit, and what lies between them another.
+
+    Args:
+        module (nn.Module): A part of the model.
+        recurse (bool): Whether FSDP asks to look inside of it.
+        nonwrapped_numel (int): Not used.
+
+    Returns:
+        bool: True, to look anywhere, else whether it becomes a unit.
+    """
+    return recurse or isinstance(
+        module, UNet2DConditionModel) or hasattr(module, 'resnets')
 
 
 @MODELS.register_module()
