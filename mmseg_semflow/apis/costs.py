@@ -253,27 +253,33 @@ def count_flops(cfg: Config, size: Optional[Size] = None) -> Dict[str, int]:
             Defaults to None, those of the config.
 
     Returns:
-        Dict[str, int]: ``encode`` (image and mask), ``forward`` and
-        ``backward`` of the network, and ``decode``.
+        Dict[str, int]: ``encode`` (image and mask), ``network`` (one call),
+        ``training`` (forward and backward pass from latents on) and
+        ``decode``.
     """
     step = FakeStep(cfg, 1, size)
     for module in step.network.modules():
         module.gradient_checkpointing = False
-    flops = {}
 
-    def count(name: str, function: Any) -> Any:
-        # The formulas know neither all fused kernels nor their tiles.
+    def train() -> None:
+        step.forward().backward()
+
+    @torch.no_grad()
+    def call() -> None:
+        step.network(step.latent(), torch.empty(1))
+
+    @torch.no_grad()
+    def decode() -> None:
+        channels = step.autoencoder.latent_channels
+        step.autoencoder.decode(step.latent()[:, :channels])
+
+    flops = {}
+    for name, part in dict(
+            encode=step.encode, network=call, training=train,
+            decode=decode).items():
+        # The formulas know plain attention alone on every device.
         with step.mode, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(
                 display=False) as counter:
-            result = function()
+            part()
         flops[name] = counter.get_total_flops()
-        return result
-
-    count('encode', step.encode)
-    loss = count('forward', step.forward)
-    count('backward', loss.backward)
-    with torch.no_grad():
-        count(
-            'decode', lambda: step.autoencoder.decode(
-                step.latent()[:, :step.autoencoder.latent_channels]))
     return flops
