@@ -16,9 +16,10 @@ from mmcv.transforms import Compose
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
-from mmengine.optim import OptimWrapper
-from mmengine.registry import DATASETS, LOOPS, init_default_scope
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import LOOPS, init_default_scope
 from mmengine.runner import IterBasedTrainLoop, Runner
+from mmseg.registry import DATASETS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -233,22 +234,25 @@ class AlternatingLoop(IterBasedTrainLoop):
         runner_iter = super().run_iter
         ways = dict(
             runner=lambda: runner_iter(data_batch),
-            bare=lambda: self._bare_iter(data_batch))
+            bare=lambda: bare_step(self.runner.model, self.runner.optim_wrapper,
+                                   self.runner.cfg, data_batch))
         for name in list(ways)[::1 - 2 * (self._iter % 2)]:
             self.times[name].append(seconds(ways[name]))
 
-    def _bare_iter(self, data_batch: dict) -> None:
-        model, wrapper = self.runner.model, self.runner.optim_wrapper
-        with autocast(wrapper, self.runner.cfg):
-            data = model.data_preprocessor(data_batch, True)
-            loss = sum(model(**data, mode='loss').values())
-        loss.backward()
-        if wrapper.clip_grad_kwargs:
-            torch.nn.utils.clip_grad_norm_(
-                [p for p in model.parameters() if p.requires_grad],
-                **wrapper.clip_grad_kwargs)
-        wrapper.optimizer.step()
-        wrapper.optimizer.zero_grad()
+
+def bare_step(model: nn.Module, wrapper: OptimWrapper, cfg: Config,
+              data_batch: dict) -> None:
+    """Train one iteration without the toolbox: what a loop by hand does."""
+    with autocast(wrapper, cfg):
+        data = model.data_preprocessor(data_batch, True)
+        loss = sum(model(**data, mode='loss').values())
+    loss.backward()
+    if wrapper.clip_grad_kwargs:
+        torch.nn.utils.clip_grad_norm_(
+            [p for p in model.parameters() if p.requires_grad],
+            **wrapper.clip_grad_kwargs)
+    wrapper.optimizer.step()
+    wrapper.optimizer.zero_grad()
 
 
 def autocast(wrapper: OptimWrapper, cfg: Config) -> torch.autocast:
@@ -291,7 +295,8 @@ class Benchmark:
         tables (Dict[str, List[Row]]): What was measured.
 
     Raises:
-        ValueError: If the training pipeline makes no pseudo masks.
+        ValueError: If the training pipeline makes no pseudo masks, or the
+            config is one of mmagic.
     """
 
     def __init__(self,
@@ -306,8 +311,8 @@ class Benchmark:
         self.repeats = repeats
         self.tables: Dict[str, List[Row]] = dict(
             steps=[], ratios=[], inference=[], pipeline=[])
-        init_default_scope(cfg.get('default_scope', 'mmseg'))
         self._check_config()
+        init_default_scope('mmseg')
         dataset = cfg.train_dataloader.dataset
         self.size = tuple(size or training_size(cfg))
         self.batch_size = batch_size or cfg.train_dataloader.batch_size
@@ -348,6 +353,10 @@ class Benchmark:
             raise ValueError(
                 f'{cfg.filename} has no train_pipeline with GeneratePseudoMask: '
                 'there is no step of SemFlow to measure')
+        if cfg.get('default_scope', 'mmseg') != 'mmseg':
+            raise ValueError(
+                f'{cfg.filename} is of {cfg.default_scope}: measure its twin '
+                'for mmseg, whose training step is the same')
         for part in (semflow.velocity_net, semflow.autoencoder):
             part.pop('sd_folder', None)
             part.pop('unet_weights', None)
@@ -406,7 +415,7 @@ class Benchmark:
                 hook for hook in cfg.get('custom_hooks', ())
                 if hook['type'] not in ('EMAHook', 'SynthesisEvalHook')
             ],
-            default_scope=cfg.get('default_scope', 'mmseg'),
+            default_scope='mmseg',
             randomness=dict(seed=0),
             log_level='WARNING',
             cfg=cfg,
@@ -464,8 +473,7 @@ class Benchmark:
         if changed.get('channels_last') or changed.get('compile_network'):
             plain = copy.deepcopy(self.model).to(
                 memory_format=torch.contiguous_format)
-            plain_wrapper = self.runner.build_optim_wrapper(
-                self.cfg.optim_wrapper, plain)
+            plain_wrapper = build_optim_wrapper(plain, self.cfg.optim_wrapper)
 
         def encode() -> tuple:
             with wrapper.optim_context(self.model):

@@ -25,7 +25,7 @@ def pin(data: Any) -> Any:
     if isinstance(data, torch.Tensor):
         return data.pin_memory()
     if isinstance(data, BaseDataElement):
-        return data.new(data={key: pin(value) for key, value in data.items()})
+        return data.new(**{key: pin(value) for key, value in data.items()})
     if isinstance(data, dict):
         return {key: pin(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
