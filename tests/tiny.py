@@ -7,9 +7,13 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from mmengine import Config
 from mmengine.registry import MODELS
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
+
+from mmseg_semflow.flow import PseudoMaskCodec
 
 UNET = dict(
     in_channels=4,
@@ -75,6 +79,23 @@ def train_pipeline(codec=None, flip=0.5) -> list:
         dict(type='PerturbPseudoMask'),
         dict(type='PackSemFlowInputs')
     ]
+
+
+def training_data(size=(24, 32), codec=CODEC, count=2) -> dict:
+    """A batch of the training pipeline, without meaning."""
+    codec = PseudoMaskCodec(**codec)
+    data = dict(inputs=[], data_samples=[])
+    for _ in range(count):
+        labels = torch.randint(0, 5, (1, *size))
+        item = SegDataSample(
+            metainfo=dict(img_shape=size, ori_shape=size, codec=codec.spec))
+        item.gt_sem_seg = PixelData(data=labels)
+        item.set_data(
+            dict(gt_pseudo_mask=PixelData(data=codec.encode(labels)[0])))
+        data['inputs'].append(
+            torch.randint(0, 256, (3, *size), dtype=torch.uint8))
+        data['data_samples'].append(item)
+    return data
 
 
 TEST_PIPELINE = [

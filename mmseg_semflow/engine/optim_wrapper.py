@@ -27,7 +27,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
     takes its name, so that configs and ``--amp`` work there as well.
 
     Args:
-        loss_scale (str | float): Not used, since bfloat16 needs no scaling.
+        loss_scale (str | float | dict): Not used, since bfloat16 needs no scaling.
             Defaults to 'dynamic'.
         dtype (str, optional): ``'bfloat16'``, or ``'float32'`` for no
             autocast at all. Defaults to None, bfloat16 where the CPU has
@@ -41,7 +41,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
     """
 
     def __init__(self,
-                 loss_scale: Union[str, float] = 'dynamic',
+                 loss_scale: Union[str, float, dict] = 'dynamic',
                  dtype: Optional[str] = None,
                  use_fsdp: bool = False,
                  **kwargs) -> None:

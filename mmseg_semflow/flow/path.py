@@ -99,7 +99,7 @@ class RectifiedFlowPath:
             dtype=torch.float32,
             device=device,
             generator=generator)
-        t[:self.num_at_start(batch_size)] = 0
+        t[:self.num_at_start(batch_size)].zero_()
         return t
 
     def sample(self, z0: Tensor, z1: Tensor, t: Tensor) -> PathSample:

@@ -40,6 +40,12 @@ class PairModel(BaseModule):
             loss; a latent cell weighs as much as its share of pixels that
             are not void. False trains on the void colour like on any other,
             as the authors' released code does. Defaults to False.
+        channels_last (bool): Whether the weights of both networks lie in
+            memory with the channels last. Checkpoints are the same. Defaults
+            to False.
+        compile_network (bool): Whether to compile the network by
+            ``torch.compile``, in place. Checkpoints are the same. Defaults to
+            False.
         init_cfg (dict, optional): Initialisation config. Defaults to None.
 
     Attributes:
@@ -72,6 +78,8 @@ class PairModel(BaseModule):
                  autoencoder: dict,
                  codec: dict,
                  ignore_void: bool = False,
+                 channels_last: bool = False,
+                 compile_network: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
         self.codec = PseudoMaskCodec(**codec)
@@ -80,6 +88,10 @@ class PairModel(BaseModule):
         self.ignore_void = ignore_void
         self._identity: Optional[dict] = None
         self._check_network()
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+        if compile_network:
+            self.velocity_net.compile()
 
     def _check_network(self) -> None:
         if getattr(self.velocity_net, 'end_std', None) is not None and \

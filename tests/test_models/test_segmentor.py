@@ -2,13 +2,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.model import BaseTTAModel
-from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmseg_semflow.flow import PseudoMaskCodec
-from tiny import CODEC, segmentor_cfg
+from tiny import CODEC, segmentor_cfg, training_data
 
 
 def build(test_cfg=None, **kwargs):
@@ -18,21 +16,6 @@ def build(test_cfg=None, **kwargs):
 def sample(size, **meta):
     return SegDataSample(
         metainfo=dict(img_shape=size, **{'ori_shape': size, **meta}))
-
-
-def training_data(size=(24, 32), codec=CODEC, count=2):
-    codec = PseudoMaskCodec(**codec)
-    data = dict(inputs=[], data_samples=[])
-    for _ in range(count):
-        labels = torch.randint(0, 5, (1, *size))
-        item = sample(size, codec=codec.spec)
-        item.gt_sem_seg = PixelData(data=labels)
-        item.set_data(
-            dict(gt_pseudo_mask=PixelData(data=codec.encode(labels)[0])))
-        data['inputs'].append(
-            torch.randint(0, 256, (3, *size), dtype=torch.uint8))
-        data['data_samples'].append(item)
-    return data
 
 
 def test_preprocessor_scales_both_to_the_same_range():

@@ -242,3 +242,34 @@ def test_whole_numbers_as_class_weights():
 def test_channels_that_do_not_fit():
     with pytest.raises(ValueError, match='in_channels .* must be 12, but got 4'):
         build(velocity_net=SD)
+
+
+@pytest.mark.parametrize('option', ['channels_last', 'compile_network'])
+def test_faster_layouts_change_no_result_and_no_key(option, monkeypatch):
+    monkeypatch.setattr(
+        type(build().velocity_net), 'compile',
+        lambda net: nn.Module.compile(net, backend='eager'))
+    # The same draws, in whatever order in memory latents lie.
+    monkeypatch.setattr(torch, 'randn_like', lambda x: torch.randn(x.shape))
+    parts = dict(autoencoder=KL, velocity_net=SD)
+    plain, fast = build(**parts), build(**parts, **{option: True})
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    fast.load_state_dict(plain.state_dict())
+    inputs = batch(plain)
+    losses = []
+    for model in (plain, fast, copy.deepcopy(fast)):
+        torch.manual_seed(1)
+        model.zero_grad()
+        loss = model.loss(*inputs)['loss_flow']
+        loss.backward()
+        losses.append(loss.item())
+        grad = model.velocity_net.unet.conv_in.weight.grad
+        torch.testing.assert_close(
+            grad, plain.velocity_net.unet.conv_in.weight.grad)
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+    is_last = dict(memory_format=torch.channels_last)
+    for net in (fast.velocity_net.unet, fast.autoencoder.vae.encoder):
+        assert net.conv_in.weight.is_contiguous(**is_last) == (
+            option == 'channels_last')
+    compiled = fast.velocity_net._compiled_call_impl is not None
+    assert compiled == (option == 'compile_network')

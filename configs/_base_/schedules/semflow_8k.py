@@ -4,7 +4,8 @@ warmup_iters = 500
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
-    loss_scale=1.,
+    # bfloat16 needs none, and looking for overflows waits for the GPU.
+    loss_scale=dict(enabled=False),
     optimizer=dict(
         type='AdamW', lr=5e-5, betas=(0.9, 0.999), weight_decay=0.01),
     clip_grad=dict(max_norm=1.))

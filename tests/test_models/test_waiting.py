@@ -1,0 +1,90 @@
+"""The training step never waits for the device, besides for logging.
+
+Nothing here needs a GPU: what would wait on one is an operator that reads a
+tensor's values, or a tensor made of Python numbers, which is copied there.
+"""
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from mmseg.registry import MODELS
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmseg_semflow.models.data_preprocessor import pin
+from tiny import VAE, segmentor_cfg, training_data
+
+KL = dict(
+    autoencoder=dict(type='KLAutoencoder', vae=VAE),
+    velocity_net=dict(
+        segmentor_cfg()['semflow']['velocity_net'],
+        end_std=(1., 2.),
+        gradient_checkpointing=True))
+KL['velocity_net']['unet'].update(in_channels=4, out_channels=4)
+WAITING = ('_local_scalar_dense', 'nonzero', 'masked_select', '_unique2',
+           'lift_fresh', 'equal', 'index_put_impl_')
+
+
+class Waits(TorchDispatchMode):
+    """List the operators that would wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().split('::')[1].split('.')[0]
+        if name in WAITING:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def waits(padded=False, clip_grad=None, **kwargs):
+    cfg = segmentor_cfg(**kwargs)
+    if padded:
+        cfg['data_preprocessor']['size'] = (32, 40)
+    model = MODELS.build(cfg).train()
+    wrapper = OptimWrapper(
+        torch.optim.SGD(model.semflow.velocity_net.parameters(), lr=.1),
+        clip_grad=clip_grad)
+    data = training_data()
+    with Waits() as mode:
+        model.train_step(data, wrapper)
+    return mode.found
+
+
+@pytest.mark.parametrize('kwargs', [
+    {},
+    dict(padded=True),
+    dict(ignore_void=True),
+    dict(start_fraction=0.5, one_step_loss=dict(class_weight=[1.] * 5)),
+    KL,
+], ids=['plain', 'padded', 'void', 'one_step', 'kl'])
+def test_the_step_waits_for_nothing(kwargs):
+    assert waits(**kwargs) == []
+
+
+def test_the_logged_norm_is_the_only_wait():
+    assert waits(clip_grad=dict(max_norm=1.)) == ['_local_scalar_dense']
+
+
+def test_what_waits_is_found():
+    with Waits() as mode:
+        x = torch.ones(3)
+        x[[0, 1]]
+        x.sum().item()
+    assert mode.found == ['lift_fresh', '_local_scalar_dense']
+
+
+def test_batches_are_pinned(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda x: x.clone())
+    data = training_data()
+    pinned = pin(dict(data, other=('name', None)))
+    assert pinned['other'] == ['name', None]
+    for found, image in zip(pinned['inputs'], data['inputs'], strict=True):
+        assert found is not image and torch.equal(found, image)
+    for found, sample in zip(
+            pinned['data_samples'], data['data_samples'], strict=True):
+        assert found.metainfo == sample.metainfo
+        for key in ('gt_sem_seg', 'gt_pseudo_mask'):
+            old, new = sample.get(key).data, found.get(key).data
+            assert new is not old and torch.equal(new, old)

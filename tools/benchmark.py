@@ -1,0 +1,78 @@
+"""Measure the training step, inference and the data pipeline of a config.
+
+Against a plain implementation of the paper's step and a bare training loop, in
+alternation. Prints tables and writes them to benchmark.json. Examples:
+    python tools/benchmark.py configs/semflow_toy.py
+    python tools/benchmark.py configs/semflow_cityscapes.py --batch-size 2 \
+        --size 256 256 --optimizer SGD --parts step --repeats 5
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from mmseg_semflow.apis.benchmark import Benchmark
+from mmseg_semflow.apis.tables import to_markdown
+
+PARTS = ('runner', 'step', 'inference', 'pipeline')
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('--out', default='work_dirs/benchmark')
+    parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS)
+    parser.add_argument('--repeats', type=int, default=10)
+    parser.add_argument('--batch-size', type=int)
+    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'))
+    parser.add_argument(
+        '--optimizer',
+        help='in place of that of the config, where its state is too large')
+    parser.add_argument(
+        '--num-steps', type=int, nargs='+', default=[1, 25],
+        help='numbers of steps of the inference')
+    parser.add_argument(
+        '--file-size', type=int, nargs=2, metavar=('H', 'W'),
+        help='of the files that stand in for missing data; default: twice '
+        'the size of the config')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    benchmark = Benchmark(cfg, Path(args.out), args.size, args.batch_size,
+                          args.optimizer, args.file_size, args.repeats)
+    if 'runner' in args.parts:
+        benchmark.measure_runner()
+    if 'step' in args.parts:
+        benchmark.measure_steps()
+    if 'inference' in args.parts:
+        benchmark.measure_inference(args.num_steps)
+    if 'pipeline' in args.parts:
+        benchmark.measure_pipeline()
+    for name, rows in benchmark.tables.items():
+        if rows:
+            print(f'## {name}\n\n{to_markdown(rows)}')
+    print('; '.join(f'{k}: {v}' for k, v in benchmark.conditions.items()))
+    path = Path(args.out) / 'benchmark.json'
+    path.write_text(
+        json.dumps(
+            dict(conditions=benchmark.conditions, **benchmark.tables), indent=2))
+    print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
