@@ -3,7 +3,7 @@
 # make test-browser test the web page in Chromium
 # make test-newest  run them against the newest diffusers and transformers
 # make lint         run ruff
-# make benchmark    time the making of pseudo masks
+# make benchmark    measure step, runner, inference and pipeline of the toy street
 #
 # All but test-newest share .venv, made once. PIP_FIND_LINKS may name a folder
 # with a ready wheel of mmcv; without one it is built from its source package.
@@ -30,7 +30,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check
 
 benchmark: $(VENV)/installed
-	$(BIN)/python tools/benchmark_pseudo_mask.py
+	$(BIN)/python tools/benchmark.py configs/semflow_toy.py
 
 test-newest: $(NEWEST)/constraints.txt
 	@rm -f $(NEWEST)/installed

@@ -23,6 +23,7 @@ from mmseg.registry import DATASETS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from mmseg_semflow.datasets.cached_latents import pack_latents
 from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.models import PairModel
 
@@ -263,14 +264,6 @@ def autocast(wrapper: OptimWrapper, cfg: Config) -> torch.autocast:
     return torch.autocast(get_device(), dtype=dtype, enabled=enabled)
 
 
-def loss_of_latents(model: PairModel, z0: Tensor, z1: Tensor) -> Tensor:
-    """Compute Eq. 10 from latents, as a training from cached ones does."""
-    t = model.path.sample_time(len(z0), device=z0.device)
-    point = model.path.sample(z0, z1, t)
-    pred = model.velocity_net(point.zt, point.t)
-    return (pred - point.velocity).square().mean()
-
-
 class Benchmark:
     """Measure the training step, inference and the data pipeline of a config.
 
@@ -308,12 +301,13 @@ class Benchmark:
                  file_size: Optional[Size] = None,
                  repeats: int = 10) -> None:
         self.cfg = cfg = copy.deepcopy(cfg)
+        dataset = cfg.train_dataloader.dataset
+        dataset = cfg.train_dataloader.dataset = dataset.get('dataset', dataset)
         self.repeats = repeats
         self.tables: Dict[str, List[Row]] = dict(
             steps=[], ratios=[], inference=[], pipeline=[])
         self._check_config()
         init_default_scope('mmseg')
-        dataset = cfg.train_dataloader.dataset
         self.size = tuple(size or training_size(cfg))
         self.batch_size = batch_size or cfg.train_dataloader.batch_size
         self.data = self._find_data(dataset, Path(out), file_size)
@@ -426,13 +420,31 @@ class Benchmark:
     def _finished(self, sample: dict) -> dict:
         return self.finish(dict(sample))
 
-    def _inputs(self) -> dict:
-        packed = pseudo_collate([self._finished(s) for s in self.samples])
-        return self.model.data_preprocessor(packed, True)
+    def _preprocessed(self, items: List[dict]) -> dict:
+        return self.model.data_preprocessor(pseudo_collate(items), True)
 
-    def _library_loss(self) -> Tensor:
-        return self.model.parse_losses(
-            self.model(**self._inputs(), mode='loss'))[0]
+    def _inputs(self) -> dict:
+        return self._preprocessed([self._finished(s) for s in self.samples])
+
+    @torch.no_grad()
+    def _cached(self, images: Tensor, masks: Tensor, samples: list) -> List[dict]:
+        """Make what a :class:`CachedLatentsDataset` would return."""
+        encode = self.model.semflow.autoencoder.encode
+        of_images, of_masks = encode(images), encode(masks)
+        identity = self.model.semflow.autoencoder.identity()
+        posteriors = torch.stack([of_images.mean, of_images.std], 1)
+        return [
+            pack_latents(
+                posterior.cpu(),
+                mask_latent.cpu(),
+                sample.gt_sem_seg.data[0].to(torch.uint8).cpu(),
+                codec=sample.codec,
+                autoencoder=identity) for posterior, mask_latent, sample in zip(
+                    posteriors, of_masks.mean, samples, strict=True)
+        ]
+
+    def _loss(self, data: dict) -> Tensor:
+        return self.model.parse_losses(self.model(**data, mode='loss'))[0]
 
     def _plain_loss(self, model: PairModel) -> Tensor:
         images, pseudo_masks = [], []
@@ -468,6 +480,7 @@ class Benchmark:
         data = self._inputs()
         images = data['inputs']
         masks = torch.stack([s.gt_pseudo_mask.data for s in data['data_samples']])
+        cached = self._cached(images, masks, data['data_samples'])
         plain, plain_wrapper = self.model, wrapper
         changed = self.cfg.model.semflow
         if changed.get('channels_last') or changed.get('compile_network'):
@@ -475,19 +488,18 @@ class Benchmark:
                 memory_format=torch.contiguous_format)
             plain_wrapper = build_optim_wrapper(plain, self.cfg.optim_wrapper)
 
-        def encode() -> tuple:
+        def encode() -> None:
             with wrapper.optim_context(self.model):
-                return semflow.encode_pair(images, masks)
+                semflow.encode_pair(images, masks)
 
-        latents = encode()
         ways = {
             'plain step': lambda: self._train(
                 plain, plain_wrapper, lambda: self._plain_loss(plain.semflow)),
-            'step': lambda: self._train(self.model, wrapper,
-                                        self._library_loss),
+            'step': lambda: self._train(
+                self.model, wrapper, lambda: self._loss(self._inputs())),
             'step from cached latents': lambda: self._train(
-                self.model, wrapper, lambda: loss_of_latents(
-                    semflow, *latents)),
+                self.model, wrapper, lambda: self._loss(
+                    self._preprocessed(cached))),
             'encoding alone': encode
         }
         flops = dict.fromkeys(ways, self.flops['encode'])

@@ -268,6 +268,30 @@ def _difference(was: Any, now: Any, name: str = '') -> Optional[tuple]:
     return next(filter(None, found), None)
 
 
+def pack_latents(posterior: torch.Tensor, mask_latent: torch.Tensor,
+                 label_map: torch.Tensor, **metainfo: Any) -> Dict[str, Any]:
+    """Pack the latents of a pair as a dataset returns them.
+
+    Args:
+        posterior (Tensor): Mean and standard deviation of the image latent,
+            shape (2, C, h, w).
+        mask_latent (Tensor): Mask latent, shape (C, h, w).
+        label_map (Tensor): uint8 labels, shape (H, W).
+        **metainfo (Any): ``codec`` and ``autoencoder``, which training
+            compares with the model's, and what else is known.
+
+    Returns:
+        Dict[str, Any]: ``inputs``, the posterior, and ``data_samples`` with
+        ``gt_mask_latent`` and ``gt_sem_seg`` (1, H, W).
+    """
+    sample = SegDataSample(metainfo=metainfo)
+    sample.set_data(
+        dict(
+            gt_sem_seg=PixelData(data=label_map[None]),
+            gt_mask_latent=PixelData(data=mask_latent)))
+    return dict(inputs=posterior, data_samples=sample)
+
+
 @DATASETS.register_module()
 class CachedLatentsDataset(Dataset):
     """A training set whose latents were written by ``tools/cache_latents.py``.
@@ -322,21 +346,15 @@ class CachedLatentsDataset(Dataset):
             draw (int): Which of the perturbations.
 
         Returns:
-            Dict[str, Any]: ``inputs``, mean and standard deviation of the
-            image latent, shape (2, C, h, w), and ``data_samples`` with
-            ``gt_mask_latent`` (C, h, w), ``gt_sem_seg`` (1, H, W), uint8,
-            ``codec`` and ``autoencoder``.
+            Dict[str, Any]: See :func:`pack_latents`.
         """
         posterior, mask_latent, label_map = self.cache.load(
             index, int(flip), draw)
-        sample = SegDataSample(
-            metainfo=dict(
-                img_path=self.dataset.get_data_info(index)['img_path'],
-                flip=flip,
-                codec=self.codec,
-                autoencoder=self.cache.key['autoencoder']))
-        sample.set_data(
-            dict(
-                gt_sem_seg=PixelData(data=label_map[None]),
-                gt_mask_latent=PixelData(data=mask_latent)))
-        return dict(inputs=posterior, data_samples=sample)
+        return pack_latents(
+            posterior,
+            mask_latent,
+            label_map,
+            img_path=self.dataset.get_data_info(index)['img_path'],
+            flip=flip,
+            codec=self.codec,
+            autoencoder=self.cache.key['autoencoder'])
