@@ -27,19 +27,20 @@ ALLOWED = {
     'models/generators': {'torch', 'mmengine', 'mmagic', 'models'},
     'models/__init__.py': {'models'},
     'models': {'torch', 'mmengine', 'flow', 'networks', 'models'},
-    'datasets': {*TOOLBOX, 'safetensors', 'flow', 'datasets'},
+    'datasets': {*TOOLBOX, 'safetensors', 'flow', 'files', 'datasets'},
     'evaluation': {*TOOLBOX, *METRICS, 'evaluation', 'engine'},
     'engine/synthesis_eval_hook.py': {'torch', 'numpy', 'mmengine', 'models'},
     'engine/train_loop.py': {'torch', 'mmengine', 'datasets'},
-    'engine': {'torch', 'numpy', 'mmengine', 'engine'},
+    'engine': {'torch', 'numpy', 'mmengine', 'files', 'engine'},
     'apis/conversion.py': {'torch', 'mmengine', 'mmseg', 'networks', 'apis'},
     'apis': {
         *TOOLBOX, 'PIL', 'matplotlib', 'gradio', 'fastapi', 'uvicorn', 'jinja2',
-        'safetensors', 'datasets', 'flow', 'models', 'apis'
+        'safetensors', 'datasets', 'files', 'flow', 'models', 'apis'
     },
     '__init__.py': {
         'engine', 'datasets', 'evaluation', 'models', 'networks', 'version'
     },
+    'files.py': set(),
     'version.py': set(),
 }
 

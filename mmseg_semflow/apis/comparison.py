@@ -12,11 +12,11 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from mmseg.models import BaseSegmentor
 
+from mmseg_semflow.files import write_bytes
 from mmseg_semflow.flow import ADAPTIVE_SOLVERS
 from mmseg_semflow.models import Synthesizer
 
 from .evaluation import Evaluation
-from .pictures import write_bytes
 from .tables import Row, to_csv, to_markdown
 
 SEGMENTATION, SYNTHESIS = 'segmentation', 'synthesis'

@@ -1,7 +1,6 @@
 """Encoding of a training set, once, for training without the encoder."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Dict, List, Optional, Union
@@ -17,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mmseg_semflow.datasets.cached_latents import FixedPairs, LatentCache
+from mmseg_semflow.files import write_bytes
 from mmseg_semflow.flow import PseudoMaskCodec
 
 PREFIX = 'semflow.autoencoder.'
@@ -193,7 +193,7 @@ def cache_latents(cfg: Config,
     missing = cache.missing()
     if rank == 0:
         _announce(cache, writer, missing)
-        _write(path, json.dumps(writer.key, indent=2).encode())
+        write_bytes(path, json.dumps(writer.key, indent=2).encode())
     # By number: which are missing changes while other processes write.
     missing = [n for n in missing if n % world_size == rank]
     total = sum(len(cache.images_of(number)) for number in missing)
@@ -208,7 +208,7 @@ def cache_latents(cfg: Config,
             name: torch.stack([image[name] for image in images])
             for name in images[0]
         }
-        _write(cache.shards[number], save(tensors, dict(key=cache.digest)))
+        write_bytes(cache.shards[number], save(tensors, dict(key=cache.digest)))
     return cache
 
 
@@ -229,13 +229,3 @@ def _announce(cache: LatentCache, writer: LatentWriter,
             f'the disk of {cache.folder} has {free / 1e9:.3g} GB free and the '
             f'latents need {need / 1e9:.3g} GB: write them elsewhere (--out) or '
             'lower --num-draws')
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file so that it is complete as soon as it has its name."""
-    temporary = path.with_suffix('.tmp')
-    with open(temporary, 'wb') as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -1,8 +1,6 @@
 """Reading of masks from files, and writing of pictures to files."""
 
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import List, Optional, Sequence, Union
 
@@ -11,6 +9,7 @@ import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from mmseg_semflow.files import write_bytes
 from mmseg_semflow.flow import PseudoMaskCodec
 
 NOTE = 'mmseg_semflow'
@@ -143,43 +142,6 @@ def _labels_of(pixels: np.ndarray, palette: Palette, void: int,
             f'for example {shown}')
     labels = np.array([table[c] for c in colors.tolist()], np.int64)
     return labels[index].reshape(pixels.shape[:2])
-
-
-def write_bytes(path: Union[str, Path], data: bytes) -> None:
-    """Write a file that appears complete or not at all.
-
-    Args:
-        path (str | Path): The file; its folder is made where it is missing.
-        data (bytes): Its content.
-
-    Raises:
-        OSError: If it cannot be written. The file is named.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-                dir=path.parent, prefix=f'.{path.name}.', delete=False) as file:
-            temporary = file.name
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise OSError(
-                error.errno,
-                f'{path} cannot be written ({error.strerror}); nothing '
-                'half-written is left') from error
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_picture(path: Union[str, Path],

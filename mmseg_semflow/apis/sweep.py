@@ -7,12 +7,12 @@ from typing import Iterator, Optional, Sequence, Union
 from matplotlib import pyplot as plt
 from mmengine.model import BaseModel
 
+from mmseg_semflow.files import write_bytes
 from mmseg_semflow.flow import ADAPTIVE_SOLVERS
 from mmseg_semflow.models import SemFlow, Synthesizer
 from mmseg_semflow.models.synthesizer import image_and_labels
 
 from .evaluation import Evaluation
-from .pictures import write_bytes
 from .tables import Row, keys_of, to_csv, to_markdown
 
 METRICS = (dict(type='MaskConsistency'), dict(type='SampleDiversity'))

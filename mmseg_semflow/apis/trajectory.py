@@ -7,7 +7,9 @@ from typing import Union
 import numpy as np
 from PIL import Image
 
-from .pictures import write_bytes, write_picture
+from mmseg_semflow.files import write_bytes
+
+from .pictures import write_picture
 
 NUM_SHOWN = 8  # frames of the strip, first and last included, at most
 FRAME_MILLISECONDS = 120

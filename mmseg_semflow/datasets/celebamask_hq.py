@@ -9,13 +9,9 @@ import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from .conversion import (
-    convert_all,
-    read_pixels,
-    require,
-    write_bytes,
-    write_pixels,
-)
+from mmseg_semflow.files import write_bytes
+
+from .conversion import convert_all, read_pixels, require, write_pixels
 from .layout import CheckedLayout
 
 

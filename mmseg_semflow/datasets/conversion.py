@@ -1,6 +1,5 @@
 """What the converters of datasets have in common."""
 
-import os
 from pathlib import Path
 from typing import Any, Callable, List, Sequence
 
@@ -8,6 +7,8 @@ import cv2
 import mmcv
 import numpy as np
 from mmengine.utils import track_parallel_progress, track_progress
+
+from mmseg_semflow.files import write_bytes
 
 from .layout import describe_missing
 
@@ -42,17 +43,6 @@ def read_pixels(path: Path, flag: str = 'color') -> np.ndarray:
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(
             f'{path} cannot be read as a picture: {error}') from error
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file that appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_pixels(path: Path, pixels: np.ndarray) -> None:

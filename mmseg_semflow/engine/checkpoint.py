@@ -1,9 +1,7 @@
 """Local checkpoints: reading executes no code, writing is all or nothing."""
 
-import os
 import os.path as osp
 import pickle
-import shutil
 from pathlib import Path
 from typing import Any, Union
 
@@ -12,6 +10,8 @@ import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
+
+from mmseg_semflow.files import write_bytes
 
 try:
     from numpy._core.multiarray import _reconstruct, scalar
@@ -67,9 +67,6 @@ def load_from_local(filename: str, map_location: Any) -> Any:
             f'({error or type(error).__name__})') from error
 
 
-PARTIAL = '.partial'
-
-
 @register_backend('local', force=True, prefixes='')
 class AtomicLocalBackend(LocalBackend):
     """mmengine's backend for local files, which never leaves half a file.
@@ -79,39 +76,5 @@ class AtomicLocalBackend(LocalBackend):
     """
 
     def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
-        """Write a file under a temporary name, flush it, and move it.
-
-        Args:
-            obj (bytes): The content.
-            filepath (str | Path): The file.
-
-        Raises:
-            OSError: If it could not be written, for example because the disk
-                is full; an older file of this name stays.
-        """
-        path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + PARTIAL)
-        try:
-            with open(partial, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-            _sync_folder(path.parent)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            free = shutil.disk_usage(path.parent).free
-            raise OSError(
-                error.errno,
-                f'{path} cannot be written ({error.strerror}): it needs '
-                f'{len(obj):,} bytes and {free:,} bytes are free there. Files '
-                'written before are whole') from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        """Write a file, see :func:`mmseg_semflow.files.write_bytes`."""
+        write_bytes(filepath, obj)

@@ -12,7 +12,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from .checkpoint import PARTIAL
+from mmseg_semflow.files import PARTIAL
+
 from .settings import check_settings, training_settings
 
 # The place in a schedule; all else of its state is the config's.

@@ -1,6 +1,5 @@
 """Masks from files, pictures to files."""
 
-import errno
 import os
 
 import cv2
@@ -13,7 +12,6 @@ from mmseg_semflow.apis.pictures import (
     list_masks,
     read_label_map,
     read_note,
-    write_bytes,
     write_picture,
 )
 from mmseg_semflow.flow import PseudoMaskCodec
@@ -140,22 +138,3 @@ def test_written_picture_is_rgb_and_exact(tmp_path):
     with Image.open(tmp_path / 'new/a.png') as found:
         np.testing.assert_array_equal(np.array(found), picture)
     assert os.listdir(tmp_path / 'new') == ['a.png']
-
-
-def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
-    (tmp_path / 'a.png').write_bytes(b'old')
-
-    def no_space(*args):
-        raise OSError(errno.ENOSPC, 'No space left on device')
-
-    monkeypatch.setattr(os, 'replace', no_space)
-    with pytest.raises(OSError, match='a.png cannot be written .No space left'):
-        write_bytes(tmp_path / 'a.png', b'new')
-    assert os.listdir(tmp_path) == ['a.png']
-    assert (tmp_path / 'a.png').read_bytes() == b'old'
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / 'file').touch()
-    with pytest.raises(OSError, match='file/a.png cannot be written'):
-        write_bytes(tmp_path / 'file/a.png', b'new')

@@ -184,8 +184,8 @@ def killed(where, number, cfg, out):
     """Write a cache and die at a call of a function."""
     owner, name = dict(
         encode=(latent_cache.LatentWriter, 'encode'),
-        fsync=(latent_cache.os, 'fsync'),
-        replace=(latent_cache.os, 'replace'))[where]
+        fsync=(os, 'fsync'),
+        replace=(os, 'replace'))[where]
     function, calls = getattr(owner, name), []
 
     def call(*args, **kwargs):
@@ -198,7 +198,8 @@ def killed(where, number, cfg, out):
     write(cfg, out)
 
 
-# The first two calls of fsync and replace write the key and a shard.
+# The key is written before the first shard, each by two calls of fsync (file
+# and folder) and one of replace.
 @pytest.mark.parametrize('where, number', [('encode', 1), ('encode', 4),
                                            ('fsync', 1), ('fsync', 3),
                                            ('replace', 1), ('replace', 2)])

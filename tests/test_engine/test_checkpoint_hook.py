@@ -13,8 +13,8 @@ from mmengine.fileio import get_file_backend
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
+from mmseg_semflow import files as writing
 from mmseg_semflow.engine import AtomicLocalBackend
-from mmseg_semflow.engine import checkpoint as writing
 from mmseg_semflow.engine.settings import check_settings, training_settings
 from tiny import CODEC, runner_cfg, segmentor_cfg
 
@@ -76,7 +76,7 @@ def test_disk_full_while_a_checkpoint_is_written(run, tmp_path, monkeypatch):
     assert caught.value.errno == errno.ENOSPC
     size = (work_dir / 'iter_2.pth').stat().st_size
     for part in ('iter_4.pth cannot be written (No space left on device)',
-                 'bytes are free', 'Files written before are whole'):
+                 'bytes are free', 'files written before are whole'):
         assert part in str(caught.value)
     needed = int(str(caught.value).split('needs ')[1].split()[0].replace(',', ''))
     assert abs(needed - size) < 0.1 * size

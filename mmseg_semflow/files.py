@@ -1,0 +1,59 @@
+"""Files that are whole at any moment."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Union
+
+PARTIAL = '.partial'
+
+
+def write_bytes(path: Union[str, Path], data: bytes) -> None:
+    """Write a file under a temporary name, flush it to the disk, and move it.
+
+    What is under the final name is whole at any moment, after a power failure
+    too. A process that is killed leaves at most ``<name>.partial``, which the
+    next writing of the file replaces.
+
+    Args:
+        path (str | Path): The file; its folder is made where it is missing.
+        data (bytes): Its content.
+
+    Raises:
+        OSError: If it cannot be written, for example because the disk is
+            full; an older file of this name stays.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        if partial.exists():
+            partial.unlink()
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno, f'{path} cannot be written ({error.strerror}): it '
+                f'needs {len(data):,} bytes{_free(path.parent)}. Nothing half-'
+                'written is left, and files written before are whole'
+            ) from error
+        raise
+
+
+def _free(folder: Path) -> str:
+    if not folder.is_dir():
+        return ''
+    return f' and {shutil.disk_usage(folder).free:,} bytes are free there'
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
