@@ -17,7 +17,7 @@ from mmengine.config import Config, DictAction
 from mmseg_semflow.apis.benchmark import Benchmark
 from mmseg_semflow.apis.tables import to_markdown
 
-PARTS = ('runner', 'step', 'inference', 'pipeline')
+PARTS = ('runner', 'step', 'profile', 'inference', 'pipeline')
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,14 +52,16 @@ def main() -> None:
     cfg.merge_from_dict(args.cfg_options or {})
     benchmark = Benchmark(cfg, Path(args.out), args.size, args.batch_size,
                           args.optimizer, args.file_size, args.repeats)
-    if 'runner' in args.parts:
-        benchmark.measure_runner()
-    if 'step' in args.parts:
-        benchmark.measure_steps()
-    if 'inference' in args.parts:
-        benchmark.measure_inference(args.num_steps)
-    if 'pipeline' in args.parts:
-        benchmark.measure_pipeline()
+    measures = dict(
+        runner=benchmark.measure_runner,
+        step=benchmark.measure_steps,
+        profile=benchmark.measure_profile,
+        inference=lambda: benchmark.measure_inference(args.num_steps),
+        pipeline=benchmark.measure_pipeline)
+    for part in PARTS:
+        if part in args.parts:
+            print(f'measuring: {part}', flush=True)
+            measures[part]()
     for name, rows in benchmark.tables.items():
         if rows:
             print(f'## {name}\n\n{to_markdown(rows)}')

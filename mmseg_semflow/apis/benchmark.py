@@ -19,6 +19,7 @@ from mmengine.device import get_device
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import LOOPS, init_default_scope
 from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.utils import track_iter_progress
 from mmseg.registry import DATASETS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -69,7 +70,7 @@ def alternate(ways: Dict[str, Way], repeats: int) -> Times:
         Dict[str, List[float]]: Seconds, one a round.
     """
     times: Times = {name: [] for name in ways}
-    for i in range(repeats):
+    for i in track_iter_progress(list(range(repeats))):
         for name in list(ways)[::1 - 2 * (i % 2)]:
             times[name].append(seconds(ways[name]))
     return times
@@ -305,7 +306,7 @@ class Benchmark:
         dataset = cfg.train_dataloader.dataset = dataset.get('dataset', dataset)
         self.repeats = repeats
         self.tables: Dict[str, List[Row]] = dict(
-            steps=[], ratios=[], inference=[], pipeline=[])
+            steps=[], ratios=[], profile=[], operators=[], inference=[], pipeline=[])
         self._check_config()
         init_default_scope('mmseg')
         self.size = tuple(size or training_size(cfg))
@@ -521,6 +522,63 @@ class Benchmark:
                   'rate: step from cached latents / plain step'),
             ratio(times, 'encoding alone', 'step',
                   "the autoencoder's share of the step")
+        ]
+
+    def measure_profile(self, num_operators: int = 8) -> None:
+        """Measure the parts of the step, and its costliest operators."""
+        semflow, wrapper = self.model.semflow, self.wrapper
+        self.model.train()
+        passed: Dict[str, Any] = {}
+
+        def prepare() -> None:
+            data = passed['data'] = self._inputs()
+            samples = data['data_samples']
+            passed['masks'] = torch.stack(
+                [s.gt_pseudo_mask.data for s in samples])
+            passed['labels'] = torch.cat([s.gt_sem_seg.data for s in samples])
+
+        def encode() -> None:
+            with wrapper.optim_context(self.model):
+                passed['latents'] = semflow.encode_pair(
+                    passed['data']['inputs'], passed['masks'])
+
+        def forward() -> None:
+            with wrapper.optim_context(self.model):
+                losses = semflow.loss_of_latents(*passed['latents'],
+                                                 passed['labels'])
+                passed['loss'] = self.model.parse_losses(losses)[0]
+
+        def optimize() -> None:
+            wrapper.step()
+            wrapper.zero_grad()
+
+        parts = {
+            'pseudo masks, batch': prepare,
+            'encoding': encode,
+            'forward': forward,
+            'backward': lambda: wrapper.backward(passed['loss']),
+            'optimizer': optimize
+        }
+        times: Times = {name: [] for name in parts}
+        for i in range(self.repeats + 1):
+            for name, part in parts.items():
+                # The first step makes the optimizer's state.
+                times[name] += [seconds(part)][:i]
+        with torch.profiler.profile() as profile:
+            for part in parts.values():
+                part()
+        medians = {name: float(np.median(v)) for name, v in times.items()}
+        total = sum(medians.values())
+        self.tables['profile'] = [
+            dict(part=name, seconds=value, share=value / total)
+            for name, value in medians.items()
+        ]
+        key = 'self_device_time_total' if CUDA else 'self_cpu_time_total'
+        events = {e.key: getattr(e, key) for e in profile.key_averages()}
+        total = sum(events.values())
+        self.tables['operators'] = [
+            dict(operator=name, share=events[name] / total)
+            for name in sorted(events, key=events.get)[:-num_operators - 1:-1]
         ]
 
     def measure_inference(self, num_steps: Sequence[int]) -> None:

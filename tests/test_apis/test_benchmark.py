@@ -89,6 +89,7 @@ def test_ratios_and_alternation():
 def test_all_parts(bench):
     bench.measure_runner()
     bench.measure_steps()
+    bench.measure_profile()
     bench.measure_inference([1, 3])
     bench.measure_pipeline()
     tables = bench.tables
@@ -103,6 +104,10 @@ def test_all_parts(bench):
     assert [row['GFLOP_per_image'] for row in tables['inference']] == [
         5e-9, 11e-9]
     assert len(tables['ratios']) == 5
+    assert sum(row['share'] for row in tables['profile']) == pytest.approx(1)
+    assert min(row['seconds'] for row in tables['profile']) > 0
+    shares = [row['share'] for row in tables['operators']]
+    assert 0 < shares[-1] <= shares[0] and sum(shares) <= 1
     total = tables['pipeline'][-1]
     assert total['images_per_second_and_core'] == pytest.approx(
         1000 / total['milliseconds'])
