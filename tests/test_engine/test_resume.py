@@ -17,7 +17,7 @@ import torch
 from mmengine.config import config
 from mmengine.runner import Runner
 
-from mmseg_semflow.engine import checkpoint as writing
+from mmseg_semflow import files as writing
 from tiny import runner_cfg
 
 ROUNDS = int(os.environ.get('KILL_ROUNDS', 1))
