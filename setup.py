@@ -29,6 +29,7 @@ setup(
         'matplotlib',
         'pillow',
         'numpy>=1.25',
+        'packaging',
         # Imported by mmsegmentation 1.2.2, which does not require them.
         'ftfy',
         'regex',
