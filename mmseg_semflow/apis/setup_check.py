@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, Optional, Union
 import numpy as np
 import torch
 from mmengine import fileio
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import METRICS, MODELS, init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
