@@ -187,6 +187,10 @@ class SetupCheck:
         whole = pairs = self.cfg[key].dataset
         while 'dataset' in pairs:
             pairs = pairs.dataset
+        if 'pipeline' not in pairs:
+            yield 'warning', (f'{key}.dataset.type={pairs.type!r} has no pipeline '
+                              'of its own: its pairs are not checked')
+            return
         check_layout(pairs)
         loaded = DATASETS.build(
             dict(pairs, pipeline=[

@@ -270,6 +270,13 @@ def test_pairs_are_spread_over_the_dataset(cfg, tmp_path):
     assert '5.jpg cannot be read' in the_fault(check(cfg, num_pairs=2))
 
 
+def test_a_dataset_of_several_is_not_checked(cfg):
+    cfg.train_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[cfg.train_dataloader.dataset])
+    text = the_fault(check(cfg), 'warning')
+    assert "train_dataloader.dataset.type='ConcatDataset' has no" in text
+
+
 def test_an_incomplete_cache(cfg, tmp_path):
     cache_latents(cfg, tmp_path / 'cache', 1, 'cpu', shard_size=2)
     cfg.train_dataloader.dataset = dict(
