@@ -33,6 +33,9 @@ ALLOWED = {
     'engine/train_loop.py': {'torch', 'mmengine', 'datasets'},
     'engine': {'torch', 'numpy', 'mmengine', 'files', 'engine'},
     'apis/conversion.py': {'torch', 'mmengine', 'mmseg', 'networks', 'apis'},
+    'apis/setup_check.py': {
+        *TOOLBOX, 'packaging', 'datasets', 'engine', 'flow', 'networks', 'apis'
+    },
     'apis': {
         *TOOLBOX, 'PIL', 'matplotlib', 'gradio', 'fastapi', 'uvicorn', 'jinja2',
         'safetensors', 'datasets', 'files', 'flow', 'models', 'apis'

@@ -1,15 +1,20 @@
 """Loading of Stable Diffusion folders and of UNet weight files."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Union
+from typing import Dict, Iterator, Union
 
+import safetensors.torch
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel
 from mmengine.runner.checkpoint import CheckpointLoader
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
 from transformers import CLIPTextModel, CLIPTokenizer
 
 PathLike = Union[str, Path]
@@ -207,7 +212,7 @@ def read_weights(path: PathLike) -> Dict[str, Tensor]:
         raise FileNotFoundError(f'{path} is not a file of weights')
     if Path(path).suffix == '.safetensors':
         try:
-            return load_file(path)
+            return safetensors.torch.load_file(path)
         except SafetensorError as error:
             raise ValueError(f'{path} cannot be read: it is truncated or no '
                              f'safetensors file ({error})') from error
@@ -261,13 +266,40 @@ def encode_null_prompt(folder: PathLike) -> Tensor:
         FileNotFoundError: If the folder is not there.
     """
     check_folder(folder, 'tokenizer', 'text_encoder')
-    tokenizer = CLIPTokenizer.from_pretrained(
-        folder, subfolder='tokenizer', local_files_only=True)
-    text_encoder = CLIPTextModel.from_pretrained(
-        folder, subfolder='text_encoder', local_files_only=True)
-    tokens = tokenizer(
-        '',
-        padding='max_length',
-        max_length=tokenizer.model_max_length,
-        return_tensors='pt')
-    return text_encoder(tokens.input_ids)[0].float()
+    # Small enough to be read even by headers_alone().
+    with unset_fake_temporarily():
+        tokenizer = CLIPTokenizer.from_pretrained(
+            folder, subfolder='tokenizer', local_files_only=True)
+        text_encoder = CLIPTextModel.from_pretrained(
+            folder, subfolder='text_encoder', local_files_only=True)
+        tokens = tokenizer(
+            '',
+            padding='max_length',
+            max_length=tokenizer.model_max_length,
+            return_tensors='pt')
+        return text_encoder(tokens.input_ids)[0].float()
+
+
+@contextmanager
+def headers_alone() -> Iterator[None]:
+    """Let networks that are built in this context load weights without data.
+
+    They go through the same code as ever, and raise the same errors, but only
+    names and shapes are read from the files: seconds in place of minutes.
+    """
+    load_file = safetensors.torch.load_file
+
+    def load_header(path: PathLike, device: str = 'cpu') -> Dict[str, Tensor]:
+        with safe_open(path, 'pt') as file:
+            return {
+                key: torch.empty(file.get_slice(key).get_shape())
+                for key in file.keys()  # noqa: SIM118
+            }
+
+    # torch.load makes tensors without data by itself in this mode.
+    safetensors.torch.load_file = load_header
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+    finally:
+        safetensors.torch.load_file = load_file
