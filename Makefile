@@ -1,6 +1,7 @@
 # make demo         train on the toy street, test, draw work_dirs/demo/gallery.png
 # make test         run the tests
 # make test-browser test the web page in Chromium
+# make test-full-size  a step of each recipe at full size: minutes, 16 GB
 # make test-newest  run them against the newest diffusers and transformers
 # make lint         run ruff
 # make benchmark    measure step, runner, inference and pipeline of the toy street
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXTRAS ?= dev,metrics,demo,mmagic
 NEWEST := .venv-newest
 
-.PHONY: demo test test-browser test-newest lint benchmark
+.PHONY: demo test test-browser test-full-size test-newest lint benchmark
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
@@ -25,6 +26,9 @@ test: $(VENV)/installed
 
 test-browser: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
+
+test-full-size: $(VENV)/installed
+	$(BIN)/python -m pytest -m full_size
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check
