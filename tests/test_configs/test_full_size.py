@@ -21,11 +21,12 @@ def test_a_recipe_makes_a_step(name, tmp_path):
     cfg.work_dir = cfg.experiment_name = str(tmp_path / 'work')
     for part in ('velocity_net', 'autoencoder'):
         cfg.model.semflow[part].sd_folder = None
-    cfg.train_dataloader.dataset.data_root = str(tmp_path / 'data')
-    cfg.train_dataloader.update(
-        batch_size=1, num_workers=0, persistent_workers=False)
+    for split in ('train', 'val'):
+        loader = cfg[f'{split}_dataloader']
+        loader.dataset.data_root = str(tmp_path / 'data')
+        loader.update(batch_size=1, num_workers=0, persistent_workers=False)
     if not torch.cuda.is_available() and 'dtype' in cfg.optim_wrapper:
-        # Without instructions for bfloat16 it would take an hour.
+        # Without instructions for bfloat16 it would be emulated, far slower.
         cfg.optim_wrapper.dtype = 'float32'
     cfg.train_cfg.update(max_iters=1, val_begin=2)
     cfg.default_hooks.logger.interval = 1
