@@ -2,6 +2,11 @@
 # over the GPUs; the checkpoints are those of one process.
 #   tools/dist_train.sh configs/semflow_cityscapes_fsdp.py 8
 _base_ = './semflow_cityscapes.py'
+# It draws with the whole network, on each rank as many images as are its share.
+custom_hooks = [
+    hook for hook in _base_.custom_hooks
+    if hook['type'] != 'SynthesisEvalHook'
+]
 runner_type = 'FlexibleRunner'
 strategy = dict(
     type='PartialFSDPStrategy',

@@ -28,8 +28,9 @@ def _history_buffer_getattr(obj: Any, name: str) -> Any:
 # What mmengine's own checkpoints hold besides tensors: torch >= 2.6 refuses
 # these by default. A plain getattr on the list would reach anything.
 torch.serialization.add_safe_globals([
-    HistoryBuffer, np.ndarray, np.dtype, np.dtypes.Float64DType,
-    np.dtypes.Int64DType, (_history_buffer_getattr, 'builtins.getattr'),
+    HistoryBuffer, np.ndarray, np.dtype,
+    *(type(np.dtype(kind)) for kind in '?bBhHiIlLqQefd'),
+    (_history_buffer_getattr, 'builtins.getattr'),
     *((function, f'{module}.{function.__name__}')
       for function in (_reconstruct, scalar)
       for module in ('numpy.core.multiarray', 'numpy._core.multiarray'))

@@ -75,7 +75,7 @@ class SafeCheckpointHook(CheckpointHook):
         """
         counts = runner.cfg.get('optim_wrapper', {}).get(
             'accumulative_counts', 1)
-        if not self.by_epoch and self.interval % counts:
+        if not self.by_epoch and self.interval > 0 and self.interval % counts:
             raise ValueError(
                 'interval of the CheckpointHook must be a multiple of '
                 f'optim_wrapper.accumulative_counts={counts}, whose gradients '
@@ -90,7 +90,7 @@ class SafeCheckpointHook(CheckpointHook):
         checkpoint['meta']['settings'] = training_settings(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare the settings if a training is resumed.
+        """Drop what would be run as code; compare settings if it is resumed.
 
         Args:
             runner (Runner): The runner.
@@ -99,6 +99,8 @@ class SafeCheckpointHook(CheckpointHook):
         Raises:
             ValueError: If the training would not be the same.
         """
+        # mmengine would execute the text, which older versions of it wrote.
+        checkpoint.get('meta', {}).pop('config', None)
         if not runner._resume:
             return
         check_settings(

@@ -13,7 +13,9 @@ _IGNORED = re.compile(r'model\.test_cfg|train_cfg\.(?!max_iters)')
 # What may change on purpose; the result is then another, or another to rounding.
 _ALLOWED = re.compile(
     r'world_size$|train_cfg\.max_iters$|param_scheduler|.*\.(data_root|cache|'
-    r'sd_folder|gradient_checkpointing|channels_last|compile|backend_args)\b')
+    r'sd_folder|unet_weights|gradient_checkpointing|channels_last|'
+    r'compile_network|backend_args)\b')
+_SCHEDULER = re.compile(r'param_scheduler(\.\d+)?\.type')
 
 
 def _flatten(value: Any, name: str) -> Iterator[Tuple[str, str]]:
@@ -83,12 +85,21 @@ def check_settings(saved: Optional[Dict[str, str]], current: Dict[str, str],
         if saved.get(key) != current.get(key)
     }
     refused = [text for key, text in different.items() if not _ALLOWED.match(key)]
+    # One that is added has no place in its schedule, and would never begin.
+    counts = [
+        sum(map(bool, map(_SCHEDULER.fullmatch, settings)))
+        for settings in (saved, current)
+    ]
+    if counts[0] != counts[1]:
+        refused.append('number of schedulers in param_scheduler: {} in the '
+                       'checkpoint, {} now'.format(*counts))
     if refused:
         more = f'\n  and {len(refused) - 10} more' if refused[10:] else ''
         raise ValueError(
             'the checkpoint is of another training and cannot be resumed '
             'from:\n  ' + '\n  '.join(refused[:10]) + more +
             '\nTo start a new training from its weights, set load_from and '
-            'leave out --resume')
+            'leave out --resume. To go on with the training of the work folder, '
+            'set load_from=None')
     for text in different.values():
         logger.warning(f'resuming with another setting, {text}')

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmseg_semflow.models.synthesizer import Synthesizer, image_and_labels
 
@@ -81,6 +82,12 @@ class SynthesisEvalHook(Hook):
     def _make_synthesizer(self, runner: Runner) -> Synthesizer:
         model = runner.model.module if is_model_wrapper(
             runner.model) else runner.model
+        if isinstance(runner.model, FullyShardedDataParallel):
+            # Its ranks must call the network together and equally often.
+            raise ValueError(
+                'SynthesisEvalHook cannot draw with a model that FSDP shards: '
+                'leave it out of custom_hooks, and evaluate the checkpoints by '
+                'tools/test.py with a semflow_generator config')
         if not hasattr(model, 'semflow'):
             raise ValueError('SynthesisEvalHook needs a model of SemFlow, but '
                              f'got {type(model).__name__}')

@@ -7,11 +7,12 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.fileio import get_file_backend
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 
 from mmseg_semflow import files as writing
 from mmseg_semflow.engine import AtomicLocalBackend
@@ -178,12 +179,17 @@ CHANGES = {
     },
     'EMAHook.0.type: none in the checkpoint': dict(
         custom_hooks=[dict(type='EMAHook')]),
+    'number of schedulers in param_scheduler: 0 in the checkpoint, 1 now': dict(
+        param_scheduler=[dict(type='LinearLR', end=4, by_epoch=False)]),
 }
 ALLOWED = {
     'train_cfg.max_iters': 6,
     'train_cfg.val_interval': 3,
     'train_dataloader.num_workers': 1,
     'model.test_cfg.num_steps': 1,
+    'model.semflow.channels_last': True,
+    'model.semflow.compile_network': True,
+    'model.semflow.velocity_net.gradient_checkpointing': True,
 }
 
 
@@ -263,3 +269,21 @@ def test_checkpoint_without_settings(run, tmp_path):
     runner = run(max_iters=6, resume=True)
     runner.train()
     assert runner.iter == 6
+
+
+def test_a_saved_config_is_not_run(run, tmp_path):
+    run().train()
+    path = tmp_path / 'work/iter_4.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint['meta']['config'] = f"open({str(tmp_path / 'run')!r}, 'w').close()"
+    torch.save(checkpoint, path)
+    run(max_iters=6, resume=True).train()
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('kind', ['?', 'b', 'u1', 'i2', 'i4', 'f2', 'f4', 'f8'])
+def test_what_numpy_metrics_return_is_loaded(tmp_path, kind):
+    score = np.ones(1, kind)[0]
+    torch.save(dict(best_score=score, all=np.ones(2, kind)), tmp_path / 'a.pth')
+    found = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), 'cpu')
+    assert found['best_score'] == score and found['best_score'].dtype == kind

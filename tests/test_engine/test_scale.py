@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import CheckpointLoader, Runner
-from torch.multiprocessing import start_processes
+from torch.multiprocessing import ProcessRaisedException, start_processes
 
 from tiny import UNET, VAE
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = f'''
 _base_ = '{ROOT}/configs/NAME.py'
 custom_imports = dict(imports=['mmseg_semflow.models', 'draws'])
-model = dict(semflow=dict(
+model = dict(test_cfg=dict(num_steps=1), semflow=dict(
     velocity_net=dict(
         sd_folder=None, unet_weights='unet.pth',
         unet=dict(_delete_=True, **{UNET})),
@@ -34,17 +34,21 @@ model = dict(semflow=dict(
 pipeline = _base_.train_pipeline
 pipeline[2]['scale'] = (64, 32)
 pipeline.insert(0, dict(type='SeedByFile'))
+test_pipeline = _base_.test_pipeline
+test_pipeline[1]['scale'] = (64, 32)
 train_dataloader = dict(
     batch_size=BATCH_SIZE, num_workers=0, persistent_workers=False,
     sampler=dict(shuffle=False), dataset=dict(pipeline=pipeline))
-train_cfg = dict(max_iters=10)
+train_cfg = dict(max_iters=10, val_interval=5)
 param_scheduler = [dict(
     type='LinearLR', start_factor=0.1, begin=0, end=5, by_epoch=False)]
-val_cfg = val_dataloader = val_evaluator = None
+val_dataloader = dict(
+    num_workers=0, persistent_workers=False,
+    dataset=dict(pipeline=test_pipeline))
 test_cfg = test_dataloader = test_evaluator = None
 default_hooks = dict(
     logger=dict(interval=1), checkpoint=dict(interval=5))
-custom_hooks = _base_.custom_hooks[:1] + [dict(type='DrawByImage')]
+custom_hooks = _base_.custom_hooksHOOKS + [dict(type='DrawByImage')]
 '''
 
 
@@ -58,9 +62,11 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     root = folder / 'data/cityscapes'
     for kind in ('leftImg8bit', 'gtFine'):
-        (root / kind / 'train/bonn').mkdir(parents=True)
-    for i in range(8):
-        name = f'train/bonn/bonn_{i:06d}_000019'
+        for split in ('train', 'val'):
+            (root / kind / split / 'bonn').mkdir(parents=True)
+    # An odd number to validate, of which one process gets one more.
+    for i, split in enumerate(['train'] * 8 + ['val'] * 3):
+        name = f'{split}/bonn/bonn_{i:06d}_000019'
         cv2.imwrite(f'{root}/leftImg8bit/{name}_leftImg8bit.png',
                     rng.integers(0, 256, (32, 64, 3), np.uint8))
         cv2.imwrite(f'{root}/gtFine/{name}_gtFine_labelTrainIds.png',
@@ -90,8 +96,10 @@ def _train(rank, folder, name, processes, work_dir, resume, options):
 def train(folder, name, processes, work_dir, options=None, resume=False):
     """Train a config in forked processes, which share the loaded libraries."""
     config = folder / f'{name}_{processes}.py'
-    config.write_text(
-        CONFIG.replace('NAME', name).replace('BATCH_SIZE', str(4 // processes)))
+    # SynthesisEvalHook, the second, draws at full size. FSDP does without it.
+    hooks = '' if name.endswith('_fsdp') else '[:1]'
+    text = CONFIG.replace('NAME', name).replace('HOOKS', hooks)
+    config.write_text(text.replace('BATCH_SIZE', str(4 // processes)))
     start_processes(
         _train, (folder, name, processes, work_dir, resume, options or {}),
         nprocs=processes, start_method='fork')
@@ -147,3 +155,10 @@ def test_deepspeed_equals_the_doubled_batch(folder, expected):
     assert_same(
         get_fp32_state_dict_from_zero_checkpoint(
             folder / 'zero', tag='iter_10.pth'), expected)
+
+
+def test_synthesis_is_not_evaluated_on_shards(folder):
+    hooks = [dict(type='SynthesisEvalHook', metrics=[])]
+    with pytest.raises(ProcessRaisedException, match='that FSDP shards: leave'):
+        train(folder, 'semflow_cityscapes_fsdp', 2, 'hook',
+              {**FLOAT32, 'custom_hooks': hooks})
