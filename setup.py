@@ -47,8 +47,8 @@ setup(
               'pydantic<2.11'],
         # MaskFormer, among the compared methods.
         mmdet=['mmdet>=3.1,<4'],
-        # ZeRO. mmengine 0.10.7 was seen to train with 0.16.9 and to fail with
-        # 0.19.8; what lies between was not tried.
+        # ZeRO. mmengine 0.10.7 trains with 0.16.9 and fails with 0.19.8; what
+        # lies between was not tried.
         deepspeed=['deepspeed>=0.16.9,<0.19'],
         # What mmagic 1.2.0 imports. Its own list of requirements names many
         # more, some without wheels: `pip install --no-deps mmagic==1.2.0`.
