@@ -28,7 +28,7 @@ from mmseg_semflow.datasets.cached_latents import pack_latents
 from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.models import PairModel
 
-from .costs import PeakMemory, Size, amp_dtype, count_flops, training_size
+from .costs import PeakMemory, Size, count_flops, innermost, training_size
 from .tables import Row
 
 Way = Callable[[], Any]
@@ -235,15 +235,15 @@ class AlternatingLoop(IterBasedTrainLoop):
         ways = dict(
             runner=lambda: runner_iter(data_batch),
             bare=lambda: bare_step(self.runner.model, self.runner.optim_wrapper,
-                                   self.runner.cfg, data_batch))
+                                   data_batch))
         for name in list(ways)[::1 - 2 * (self._iter % 2)]:
             self.times[name].append(seconds(ways[name]))
 
 
-def bare_step(model: nn.Module, wrapper: OptimWrapper, cfg: Config,
+def bare_step(model: nn.Module, wrapper: OptimWrapper,
               data_batch: dict) -> None:
     """Train one iteration without the toolbox: what a loop by hand does."""
-    with autocast(wrapper, cfg):
+    with wrapper.optim_context(model):
         data = model.data_preprocessor(data_batch, True)
         loss = sum(model(**data, mode='loss').values())
     loss.backward()
@@ -253,14 +253,6 @@ def bare_step(model: nn.Module, wrapper: OptimWrapper, cfg: Config,
             **wrapper.clip_grad_kwargs)
     wrapper.optimizer.step()
     wrapper.optimizer.zero_grad()
-
-
-def autocast(wrapper: OptimWrapper, cfg: Config) -> torch.autocast:
-    """Make the autocast that an optimizer wrapper computes in."""
-    dtype = amp_dtype(cfg)
-    # The wrapper for the CPU knows whether it is worth it there.
-    enabled = getattr(wrapper, 'enabled', dtype is not None)
-    return torch.autocast(get_device(), dtype=dtype, enabled=enabled)
 
 
 class Benchmark:
@@ -300,8 +292,8 @@ class Benchmark:
                  file_size: Optional[Size] = None,
                  repeats: int = 10) -> None:
         self.cfg = cfg = copy.deepcopy(cfg)
-        dataset = cfg.train_dataloader.dataset
-        dataset = cfg.train_dataloader.dataset = dataset.get('dataset', dataset)
+        dataset = innermost(cfg.train_dataloader.dataset)
+        cfg.train_dataloader.dataset = dataset
         self.repeats = repeats
         self.tables: Dict[str, List[Row]] = dict(
             steps=[], ratios=[], profile=[], operators=[], inference=[], pipeline=[])
@@ -331,9 +323,10 @@ class Benchmark:
         self.model = self.runner.model
         self.wrapper = self.runner.optim_wrapper
         self.flops = count_flops(cfg, self.size)
-        dtype = amp_dtype(cfg) if getattr(self.wrapper, 'enabled',
-                                          True) else None
-        self.dtype = dtype or torch.float32
+        with self.wrapper.optim_context(self.model):
+            self.dtype = torch.get_autocast_dtype(
+                get_device()) if torch.is_autocast_enabled(
+                    get_device()) else torch.float32
         self.peak = matmul_peak(self.dtype)
 
     def _check_config(self) -> None:

@@ -21,6 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 Size = Tuple[int, int]
 
 
+def innermost(dataset: dict) -> dict:
+    """Find the config of the dataset that wrappers such as a cache hold."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
 def training_size(cfg: Config) -> Size:
     """Find the height and width of the training images in a config.
 
@@ -29,9 +36,7 @@ def training_size(cfg: Config) -> Size:
             gives one.
     """
     size = cfg.model.get('data_preprocessor', {}).get('size')
-    dataset = cfg.train_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = innermost(cfg.train_dataloader.dataset)
     for transform in dataset.get('pipeline', ()):
         if transform['type'] == 'RandomCrop':
             size = size or transform['crop_size']

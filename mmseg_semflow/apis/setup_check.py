@@ -25,7 +25,7 @@ from mmseg_semflow.engine.distributed import check_gpu_count
 from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.networks.pretrained import headers_alone, load_matching
 
-from .costs import estimate_training_memory
+from .costs import estimate_training_memory, innermost
 from .loading import ConfigType, read_config
 
 PARTS = ('velocity_net', 'autoencoder')
@@ -184,9 +184,8 @@ class SetupCheck:
     def _check_data(self, key: str) -> Iterator[tuple]:
         if self.cfg.get(key) is None:
             return
-        whole = pairs = self.cfg[key].dataset
-        while 'dataset' in pairs:
-            pairs = pairs.dataset
+        whole = self.cfg[key].dataset
+        pairs = innermost(whole)
         if 'pipeline' not in pairs:
             yield 'warning', (f'{key}.dataset.type={pairs.type!r} has no pipeline '
                               'of its own: its pairs are not checked')

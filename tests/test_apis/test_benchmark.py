@@ -66,7 +66,7 @@ def test_the_bare_loop_is_the_same_iteration(bench):
     torch.manual_seed(5)
     bench.model.train_step(batch, bench.wrapper)
     torch.manual_seed(5)
-    benchmark.bare_step(twin, wrapper, bench.cfg, batch)
+    benchmark.bare_step(twin, wrapper, batch)
     for (name, found), expected in zip(
             twin.named_parameters(), bench.model.parameters(), strict=True):
         torch.testing.assert_close(found, expected, msg=name)
