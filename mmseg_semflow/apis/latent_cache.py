@@ -19,6 +19,8 @@ from mmseg_semflow.datasets.cached_latents import FixedPairs, LatentCache
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.flow import PseudoMaskCodec
 
+from .loading import read_config
+
 PREFIX = 'semflow.autoencoder.'
 
 
@@ -46,10 +48,7 @@ class LatentWriter:
                  shard_size: int = 32) -> None:
         if num_draws < 1:
             raise ValueError(f'num_draws must be >= 1, but got {num_draws}')
-        if 'semflow' not in cfg.get('model', {}):
-            raise ValueError(
-                f'{cfg.filename or "the config"} is no config of SemFlow: '
-                "it has no key 'model.semflow'")
+        cfg = read_config(cfg)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         dataset = cfg.train_dataloader.dataset
         self.pairs = FixedPairs(dataset.get('dataset', dataset))

@@ -12,7 +12,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmseg_semflow.files import PARTIAL
+from mmseg_semflow.files import PARTIAL, write_bytes
 
 from .settings import check_settings, training_settings
 
@@ -61,7 +61,7 @@ class SafeCheckpointHook(CheckpointHook):
             runner.logger.warning(
                 f'{pointer} says {named!r}, but {complete[-1]} is the newest '
                 'complete checkpoint')
-            pointer.write_text(str(complete[-1]))
+            write_bytes(pointer, str(complete[-1]).encode())
 
     def before_train(self, runner: Runner) -> None:
         """Remove what a killed training left half written.

@@ -293,7 +293,7 @@ def headers_alone() -> Iterator[None]:
         with safe_open(path, 'pt') as file:
             return {
                 key: torch.empty(file.get_slice(key).get_shape())
-                for key in file.keys()  # noqa: SIM118
+                for key in file.keys()
             }
 
     # torch.load makes tensors without data by itself in this mode.
