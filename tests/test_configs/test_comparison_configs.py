@@ -8,8 +8,14 @@ from test_configs import ROOT, fake_pair
 
 from tiny import UNET
 
-COMMON = Config.fromfile(ROOT / 'configs/_base_/comparison/camvid.py')
-PATHS = sorted((ROOT / 'configs/comparison').glob('*_camvid.py'))
+COMMON = {
+    name: Config.fromfile(ROOT / f'configs/_base_/comparison/{base}.py')
+    for name, base in (('camvid', 'camvid'), ('toy', 'toy_street'))
+}
+PATHS = [
+    path for name in COMMON
+    for path in sorted((ROOT / 'configs/comparison').glob(f'*_{name}.py'))
+]
 
 
 def read(path):
@@ -22,21 +28,22 @@ SEGMENTORS = [path for path in PATHS if read(path).default_scope == 'mmseg']
 
 @pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
 def test_equal_budgets(path):
-    cfg = read(path)
+    cfg, common_cfg = read(path), COMMON[path.stem.rsplit('_', 1)[1]]
     for key in ('train_cfg.max_iters', 'train_dataloader.batch_size',
                 'train_dataloader.dataset.data_prefix', 'test_evaluator.type',
                 'test_dataloader.dataset.data_prefix'):
         if key == 'test_evaluator.type' and cfg.default_scope == 'mmagic':
             continue
-        own, common = cfg, COMMON
+        own, common = cfg, common_cfg
         for part in key.split('.'):
             own, common = own[part], common[part]
         assert own == common, key
-    crops = [
-        transform.crop_size for transform in cfg.train_dataloader.dataset.pipeline
+    crops, common_crops = ([
+        transform.crop_size for transform in pipeline
         if transform.type == 'RandomCrop'
-    ]
-    assert crops == [COMMON.crop_size]
+    ] for pipeline in (cfg.train_dataloader.dataset.pipeline,
+                       common_cfg.train_dataloader.dataset.pipeline))
+    assert crops == common_crops
 
 
 @pytest.mark.parametrize('path', SEGMENTORS, ids=lambda path: path.stem)
