@@ -1,4 +1,5 @@
-# SPADE with an eighth of its channels, from 3 x 4 cells up, two rates.
+# SPADE with an eighth of its channels and one level less, from 3 x 4 cells up,
+# with the two rates of its paper.
 _base_ = '../_base_/comparison/gan_camvid.py'
 model = dict(
     type='SPADE',
@@ -7,7 +8,7 @@ model = dict(
         type='SPADEGenerator',
         size=_base_.crop_size,
         mask_channels=12,
-        channels=(128, 128, 128, 64, 32, 16),
+        channels=(128, 128, 64, 32, 16, 8),
         hidden_channels=16),
     discriminator=dict(
         type='MultiScalePatchDiscriminator',
