@@ -1,12 +1,14 @@
 """Noise schedules and samplers of diffusers."""
 
 import inspect
-from typing import Iterator, Optional, Sequence, Tuple
+from typing import Callable, Iterator, Optional, Sequence, Set, Tuple
 
 import diffusers
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin
 from torch import Tensor
+
+_GIVEN = {'self', 'model_output', 'timestep', 'sample'}
 
 
 def build_scheduler(name: str, **settings) -> SchedulerMixin:
@@ -23,7 +25,8 @@ def build_scheduler(name: str, **settings) -> SchedulerMixin:
 
     Raises:
         ValueError: If diffusers has no such scheduler, or it does not remove
-            the noise of a schedule of betas.
+            the noise of a schedule of betas, or its steps need more than the
+            network's prediction, such as RePaint's.
     """
     scheduler = getattr(diffusers, str(name), None)
     if not (inspect.isclass(scheduler)
@@ -33,11 +36,21 @@ def build_scheduler(name: str, **settings) -> SchedulerMixin:
             'not without a package that is missing; it has for example '
             "'DDIMScheduler' and 'DDPMScheduler'")
     known = inspect.signature(scheduler.__init__).parameters
-    if 'beta_schedule' not in known or 'Inverse' in name:
+    if ('beta_schedule' not in known or 'Inverse' in name
+            or _needed(scheduler.step) - _GIVEN):
         raise ValueError(
-            f'{name!r} does not remove the noise of a schedule of betas, as '
-            "for example 'DDIMScheduler' and 'DDPMScheduler' do")
+            f'{name!r} does not remove the noise of a schedule of betas by the '
+            "network's prediction alone, as for example 'DDIMScheduler' and "
+            "'DDPMScheduler' do")
     return scheduler(**{k: v for k, v in settings.items() if k in known})
+
+
+def _needed(function: Callable) -> Set[str]:
+    return {
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is parameter.empty
+    }
 
 
 def steps_of(scheduler: SchedulerMixin, num_steps: int,

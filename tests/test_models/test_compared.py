@@ -214,6 +214,7 @@ def test_one_way_models(method, move, direction):
     (DSM, dict(solver='UNet2DConditionModel'), 'no scheduler'),
     (DSM, dict(solver='SchedulerMixin'), 'does not remove the noise'),
     (DSM, dict(solver='DDIMInverseScheduler'), 'does not remove the noise'),
+    (DSM, dict(solver='RePaintScheduler'), 'does not remove the noise'),
     (DSM, dict(solver='EDMEulerScheduler'), 'does not remove the noise'),
     (DSM, dict(num_steps=1001), 'at most num_train_timesteps=1000, but got 1001'),
     (DSM, dict(num_steps=0), 'num_steps must be an integer >= 1'),
