@@ -140,10 +140,10 @@ class SCGAN(SPADE):
         \lambda_V \, | G_V(m) - x |_1
 
     between what the semantic vectors tell of the image and the image (Fig. 2).
-    The norm, the weight and the discriminator of pix2pixHD are those of the
-    authors' code for CelebAMask-HQ, where it can be read. Their perceptual
-    loss, whose network has weights from outside, and the encoder of images are
-    left out, so z is normal noise in training too.
+    Norm, weight and the discriminator, SPADE's, are those of the authors' code
+    for CelebAMask-HQ. Its perceptual loss, whose network has weights from
+    outside, and its encoder of images are left out, so z is normal noise in
+    training too.
 
     Args:
         generator (dict): Config of :class:`SCGANGenerator`.

@@ -217,6 +217,9 @@ class SPADEGenerator(BaseModule):
         block (Callable): Makes a residual block, called as
             :class:`SPADEResBlock`, the default.
 
+    Attributes:
+        squash (Callable): Brings what is drawn into [-1, 1].
+
     Raises:
         ValueError: If ``size`` breaks its rule.
     """
@@ -462,10 +465,12 @@ class SCGANGenerator(SPADEGenerator):
     .. math::
         v_p = \mathrm{softmax}(\tau \, \mathrm{pool}_n(V_p))
 
-    Its settings are the authors' of CelebAMask-HQ, with ``channels=(768, 768,
-    768, 384, 192, 96, 48)`` and ``vector_channels=(512, 256, 128, 64, 32, 32,
-    32)`` in the variant with one block a scale. Left out: the codes of
-    positions that the authors have in the masks of that data set.
+    The structure is the paper's (Fig. 2); what its figures leave open, and the
+    defaults, are the authors' code for CelebAMask-HQ. That has
+    ``channels=(768, 768, 384, 192, 96, 48)`` and ``vector_channels=(512, 256,
+    128, 64, 32, 32)`` at 256 x 256, with a third block of 768 channels at the
+    second scale, here one a scale. Also left out: the codes of positions
+    that it has in the masks of that data set.
 
     Args:
         size (Tuple[int, int]): See :class:`SPADEGenerator`.
