@@ -468,7 +468,7 @@ class SCGANGenerator(SPADEGenerator):
     The structure is the paper's (Fig. 2); what its figures leave open, and the
     defaults, are the authors' code for CelebAMask-HQ. That has
     ``channels=(768, 768, 384, 192, 96, 48)`` and ``vector_channels=(512, 256,
-    128, 64, 32, 32)`` at 256 x 256, with a third block of 768 channels at the
+    128, 64, 32, 32)``, with a third block of 768 channels at the
     second scale, here one a scale. Also left out: the codes of positions
     that it has in the masks of that data set.
 
