@@ -15,7 +15,7 @@ from tiny import UNET, run_test
 pytest.importorskip('mmagic')
 
 COMPARISON = Path(__file__).parents[2] / 'configs/comparison'
-GANS = ('pix2pix', 'cyclegan', 'pix2pixhd', 'spade')
+GANS = ('pix2pix', 'cyclegan', 'pix2pixhd', 'spade', 'scgan')
 
 
 def shrink(cfg):

@@ -28,11 +28,14 @@ from mmagic.structures import DataSample  # noqa: E402
 
 from mmseg_semflow.models.generators.gans import (  # noqa: E402
     GlobalGenerator,
+    SCGANGenerator,
     SPADEGenerator,
     mask_to_image,  # noqa: E402
 )
 from mmseg_semflow.models.generators.gans.networks import (  # noqa: E402
     SpatiallyAdaptiveNorm,
+    SpatiallyConditionalConv,
+    SpatiallyConditionalNorm,
 )
 
 IN = dict(type='IN')
@@ -96,8 +99,19 @@ GANS = dict(
             channels=(8, 8, 4),
             z_channels=4,
             hidden_channels=4),
+        discriminator=multi_scale_cfg(spectral=True)),
+    SCGAN=dict(
+        generator=dict(
+            type='SCGANGenerator',
+            size=(24, 32),
+            mask_channels=6,
+            channels=(8, 8, 4),
+            vector_channels=(9, 6, 6),
+            z_channels=4,
+            hidden_channels=4),
         discriminator=multi_scale_cfg(spectral=True)))
-STOCHASTIC = ('MaskPix2Pix', 'SPADE')
+STOCHASTIC = ('MaskPix2Pix', 'SPADE', 'SCGAN')
+ONE_HOT = ('Pix2PixHD', 'SPADE', 'SCGAN')
 EVERY_GAN = pytest.mark.parametrize('name', GANS)
 
 
@@ -113,7 +127,7 @@ def gan_cfg(name, **kwargs):
             data_preprocessor=dict(
                 type='MaskTranslationDataPreProcessor',
                 codec=CODEC,
-                one_hot=name in ('Pix2PixHD', 'SPADE')),
+                one_hot=name in ONE_HOT),
             test_cfg=dict(num_samples=2),
             **GANS[name]) | kwargs)
 
@@ -300,6 +314,78 @@ def test_spatially_adaptive_norm_is_its_equation():
     torch.testing.assert_close(norm(x, mask), expected)
 
 
+def weights_of(*shape):
+    return torch.randn(shape).softmax(1)
+
+
+def test_spatially_conditional_conv_mixes_the_kernel_of_every_position():
+    """Against one product of patch and mixed kernel a position."""
+    conv = SpatiallyConditionalConv(2, 4, 3)
+    x, weights = torch.randn(2, 2, 5, 6), weights_of(2, 3, 5, 6)
+    kernels = torch.stack([one.weight for one in conv.candidates])
+    mixed = torch.einsum('bnhw,nocij->bhwocij', weights, kernels)
+    patches = nn.functional.pad(x, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
+    expected = torch.einsum('bhwocij,bchwij->bohw', mixed, patches)
+    torch.testing.assert_close(conv.eval()(x, weights), expected)
+
+
+def test_spatially_conditional_norm_is_its_equation():
+    norm = SpatiallyConditionalNorm(4, 3)
+    x, weights = 5 + 2 * torch.randn(8, 4, 6, 6), weights_of(8, 3, 6, 6)
+    mean, var = x.mean((0, 2, 3), True), x.var((0, 2, 3), False, True)
+    normal = (x - mean) / (var + 1e-5).sqrt()
+    torch.testing.assert_close(norm(x, weights), normal)
+    nn.init.normal_(norm.candidates)
+    scale, shift = (
+        sum(weights[:, i, None] * part[i, :, None, None] for i in range(3))
+        for part in norm.candidates.split(4, 1))
+    torch.testing.assert_close(
+        norm(x, weights), (1 + scale) * normal + shift)
+
+
+def test_weights_are_the_softmax_of_averaged_groups_of_vectors():
+    generator = build('SCGAN').generators['photo']
+    mask = weights_of(2, 6, 24, 32)
+    generator.temperature = 3.
+    vectors = generator.vectors(mask)
+    assert [tuple(v.shape[1:]) for v in vectors] == [(9, 6, 8), (6, 12, 16),
+                                                     (6, 24, 32)]
+    conditions = generator.conditions(mask)
+    for (same, weights), found in zip(conditions, vectors, strict=True):
+        assert same is mask
+        groups = torch.stack([group.mean(1) for group in found.chunk(3, 1)], 1)
+        torch.testing.assert_close(weights, (3 * groups).softmax(1))
+
+
+def test_semantic_vectors_see_the_mask_at_every_scale():
+    """A changed pixel moves the vectors around it and none far from it."""
+    vectors = build('SCGAN').generators['photo'].vectors
+    mask = torch.zeros(1, 6, 24, 32)
+    changed = mask.clone()
+    changed[0, 2, 0, 0] = 1
+    for before, after in zip(vectors(mask), vectors(changed), strict=True):
+        differ = (before != after).any(1)[0]
+        assert differ[0, 0]
+        assert not differ[:, -1].any()
+
+
+def test_the_regression_of_scgan_is_the_mean_distance():
+    model = build('SCGAN', loss_config=dict(regression_loss_weight=2.))
+    vectors = model.generators['photo'].vectors
+    outputs = dict(
+        real_mask=weights_of(2, 6, 24, 32),
+        real_photo=torch.rand(2, 3, 24, 32),
+        fake_photo=torch.rand(2, 3, 24, 32))
+    guess = vectors.regress(outputs['real_mask'])
+    loss, found = model._get_gen_loss(outputs)
+    assert found['loss_regression'].item() == pytest.approx(
+        2 * (guess - outputs['real_photo']).abs().mean().item())
+    assert loss.item() == pytest.approx(
+        sum(found[key].item() for key in found if key != 'loss'))
+    outputs['real_photo'] = guess.detach()
+    assert model._get_gen_loss(outputs)[1]['loss_regression'] == 0
+
+
 def test_convolutions_of_spade_have_norm_1():
     for model in (build('SPADE').generators, build('SPADE').discriminators):
         found = [
@@ -317,6 +403,8 @@ def test_sizes_that_do_not_fit():
     spade = SPADEGenerator((8, 8), 6, (4, 4))
     with pytest.raises(ValueError, match=r'size=\(8, 8\) .* but got \(8, 12\)'):
         spade(torch.zeros(1, 6, 8, 12))
+    with pytest.raises(ValueError, match=r'channels, 2, but got \(4, 4, 4\)'):
+        SCGANGenerator((8, 8), 6, (4, 4), (4, 4, 4))
     generator = GlobalGenerator(6, 4, num_down=2, num_blocks=1)
     with pytest.raises(ValueError, match=r'= 4, but got \(8, 10\)'):
         generator(torch.zeros(1, 6, 8, 10))

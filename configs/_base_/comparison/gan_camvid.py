@@ -1,5 +1,5 @@
 # The same for GANs: labels in place of pseudo masks, two optimizers, and, as all
-# four papers have it, no average of the weights and rates that are constant for
+# their authors have it, no average of the weights and rates that are constant for
 # the first half of the training and fall to 0 in the second. It takes one
 # process: mmagic does not average the gradients of these models.
 _base_ = './generator_camvid.py'

@@ -1,15 +1,16 @@
 """The GANs that SemFlow is compared with, on the same masks and metrics."""
 
 from .data_preprocessor import MaskTranslationDataPreProcessor
-from .models import SPADE, MaskCycleGAN, MaskPix2Pix, Pix2PixHD
+from .models import SCGAN, SPADE, MaskCycleGAN, MaskPix2Pix, Pix2PixHD
 from .networks import (
     GlobalGenerator,
     MultiScalePatchDiscriminator,
+    SCGANGenerator,
     SPADEGenerator,
 )
 
 __all__ = [
-    'SPADE', 'GlobalGenerator', 'MaskCycleGAN', 'MaskPix2Pix',
+    'SCGAN', 'SPADE', 'GlobalGenerator', 'MaskCycleGAN', 'MaskPix2Pix',
     'MaskTranslationDataPreProcessor', 'MultiScalePatchDiscriminator',
-    'Pix2PixHD', 'SPADEGenerator'
+    'Pix2PixHD', 'SCGANGenerator', 'SPADEGenerator'
 ]

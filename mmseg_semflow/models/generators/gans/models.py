@@ -1,4 +1,4 @@
-"""pix2pix and CycleGAN of mmagic for masks; pix2pixHD and SPADE."""
+"""pix2pix and CycleGAN of mmagic for masks; pix2pixHD, SPADE and SC-GAN."""
 
 from typing import Any, Dict, List, Tuple
 
@@ -89,6 +89,9 @@ class Pix2PixHD(MaskToImage, Pix2Pix):
                 loss_gan_d_real=self._adversarial(real, True, is_disc=True)))
 
     def _get_gen_loss(self, outputs: Dict[str, Tensor]) -> tuple:
+        return self.parse_losses(self._gen_losses(outputs))
+
+    def _gen_losses(self, outputs: Dict[str, Tensor]) -> Dict[str, Tensor]:
         mask = outputs['real_mask']
         fake = self._discriminate(mask, outputs['fake_photo'])
         with torch.no_grad():
@@ -97,11 +100,9 @@ class Pix2PixHD(MaskToImage, Pix2Pix):
             nn.functional.l1_loss(*pair)
             for scales in zip(fake, real, strict=True)
             for pair in zip(*(scale[:-1] for scale in scales), strict=True))
-        return self.parse_losses(
-            dict(
-                loss_gan_g=self._adversarial([scale[-1] for scale in fake],
-                                             True),
-                loss_feature=self.feature_loss_weight * matching / len(fake)))
+        return dict(
+            loss_gan_g=self._adversarial([scale[-1] for scale in fake], True),
+            loss_feature=self.feature_loss_weight * matching / len(fake))
 
     def _discriminate(self, mask: Tensor, photo: Tensor) -> List[List[Tensor]]:
         discriminator = self._get_target_discriminator('photo')
@@ -129,3 +130,37 @@ class SPADE(Pix2PixHD):
     """
 
     gan_type = 'hinge'
+
+
+@MODELS.register_module()
+class SCGAN(SPADE):
+    r"""SC-GAN (Wang et al., ICCV 2021): SPADE's losses and a regression.
+
+    .. math::
+        \lambda_V \, | G_V(m) - x |_1
+
+    between what the semantic vectors tell of the image and the image (Fig. 2).
+    Norm, weight and the discriminator, SPADE's, are those of the authors' code
+    for CelebAMask-HQ. Its perceptual loss, whose network has weights from
+    outside, and its encoder of images are left out, so z is normal noise in
+    training too.
+
+    Args:
+        generator (dict): Config of :class:`SCGANGenerator`.
+        loss_config (dict, optional): ``feature_loss_weight``, as in
+            :class:`Pix2PixHD`, and ``regression_loss_weight``, lambda_V.
+            Defaults to None, 10 and 1.
+        **kwargs: Arguments of :class:`SPADE`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.regression_loss_weight = self.loss_config.get(
+            'regression_loss_weight', 1.)
+
+    def _gen_losses(self, outputs: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        vectors = self._get_target_generator('photo').vectors
+        regression = nn.functional.l1_loss(
+            vectors.regress(outputs['real_mask']), outputs['real_photo'])
+        return super()._gen_losses(outputs) | dict(
+            loss_regression=self.regression_loss_weight * regression)
