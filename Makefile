@@ -1,5 +1,5 @@
 # make demo         train on the toy street, test, draw work_dirs/demo/gallery.png
-# make test         run the tests
+# make test         run the tests, two at a time
 # make test-browser test the web page in Chromium
 # make test-full-size  a step of each recipe at full size: minutes, 16 GB
 # make test-newest  run them against the newest diffusers and transformers
@@ -22,7 +22,7 @@ demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-browser: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser

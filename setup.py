@@ -37,7 +37,7 @@ setup(
         'setuptools<81',
     ],
     extras_require=dict(
-        dev=['pytest', 'hypothesis', 'ruff', 'playwright'],
+        dev=['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'playwright'],
         # FID, KID, LPIPS.
         metrics=['torchmetrics>=1.3', 'torch-fidelity>=0.3', 'lpips>=0.1.4',
                  'torchvision'],
