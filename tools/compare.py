@@ -1,7 +1,8 @@
 """Evaluate several methods on the same pictures, in one table.
 
-Writes comparison.md, comparison.png and a .csv for each direction after every
-row. Example:
+Writes comparison.md, comparison.png (mIoU by network calls) and for each
+direction a .csv and a .png (what the methods make of the first images) after
+every row. Example:
     python tools/compare.py \
         configs/comparison/semflow_plain_camvid.py semflow/iter_2600.pth \
         configs/comparison/dsm_camvid.py dsm/iter_2600.pth \
@@ -67,12 +68,13 @@ def main() -> None:
     tables = {SEGMENTATION: [], SYNTHESIS: []}
     for table, row in comparison.rows(args.pairs[1::2]):
         tables[table].append(row)
-        text = write_comparison(tables, comparison.protocol, args.out)
+        text = write_comparison(tables, comparison.pictures,
+                                comparison.protocol, args.out)
     if not any(tables.values()):
         sys.exit('error: there is nothing to evaluate: give --metrics for '
                  'models that only draw images')
-    print(f'\n{text}\nwrote comparison.md, comparison.png and the .csv files '
-          f'to {args.out}')
+    print(f'\n{text}\nwrote comparison.md and the .png and .csv files to '
+          f'{args.out}')
     notes = [row['note'] for row in tables[SEGMENTATION] if 'note' in row]
     if notes:
         sys.exit('error: ' + '; '.join(notes))

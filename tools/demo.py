@@ -11,20 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import List
 
-import matplotlib
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner, load_checkpoint
 from mmengine.utils import track_iter_progress
 
+from mmseg_semflow.apis.gallery import paint, to_gallery
+from mmseg_semflow.files import write_bytes
 from mmseg_semflow.models import Synthesizer
 from mmseg_semflow.models.synthesizer import image_and_labels
-
-matplotlib.use('Agg')
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.patches import Patch  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ('mmseg_semflow', 'torch', 'mmengine', 'mmcv', 'mmsegmentation',
@@ -58,45 +54,27 @@ def draw_gallery(runner: Runner, indices: List[int], path: Path) -> None:
     dataset = runner.test_dataloader.dataset
     classes, palette = (
         dataset.metainfo[key] for key in ('classes', 'palette'))
-    colors = np.array([*palette, *[[0, 0, 0]] * (256 - len(palette))], np.uint8)
     synthesizer = Synthesizer(
         runner.model.semflow, **runner.cfg.synthesis, num_samples=NUM_SAMPLES)
-    rows = ['image', 'truth', 'prediction'] + [
-        f'truth to image {k + 1}' for k in range(NUM_SAMPLES)
-    ]
-    figure, axes = plt.subplots(
-        len(rows),
-        len(indices),
-        figsize=(2.4 * len(indices), 1.75 * len(rows)),
-        squeeze=False)
+    rows = dict(image=[], truth=[], prediction=[])
+    rows.update({f'truth to image {k + 1}': [] for k in range(NUM_SAMPLES)})
     runner.model.eval()
-    for column, index in zip(axes.T, indices, strict=True):
+    for index in indices:
         item = dataset[index]
-        labels = item['data_samples'].gt_sem_seg.data[0]
-        result = runner.model.test_step(
+        image, labels = image_and_labels(item)
+        result, = runner.model.test_step(
             dict(
-                inputs=[item['inputs']], data_samples=[item['data_samples']]))[0]
+                inputs=[item['inputs']], data_samples=[item['data_samples']]))
         pictures = [
-            plt.imread(result.img_path), colors[labels.numpy()],
-            colors[result.pred_sem_seg.data.cpu().numpy()[0]],
+            image.permute(1, 2, 0).numpy(),
+            paint(labels, palette),
+            paint(result.pred_sem_seg.data[0], palette),
             *synthesizer(labels).permute(0, 2, 3, 1).cpu().numpy()
         ]
-        for axis, picture in zip(column, pictures, strict=True):
-            axis.imshow(picture, interpolation='nearest')
-            axis.set(xticks=[], yticks=[])
-    for axis, name in zip(axes[:, 0], rows, strict=True):
-        axis.set_ylabel(name)
-    figure.legend(
-        handles=[
-            Patch(facecolor=np.array(color) / 255, label=name)
-            for name, color in zip(classes, palette, strict=True)
-        ],
-        loc='lower center',
-        ncols=len(classes),
-        frameon=False)
-    figure.tight_layout(rect=(0, 0.035, 1, 1), pad=0.4)
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
+        for row, picture in zip(rows.values(), pictures, strict=True):
+            row.append(picture)
+    legend = dict(zip(classes, palette, strict=True))
+    write_bytes(path, to_gallery(rows, legend))
 
 
 def main() -> None:

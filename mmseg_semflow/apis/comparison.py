@@ -17,6 +17,7 @@ from mmseg_semflow.flow import ADAPTIVE_SOLVERS
 from mmseg_semflow.models import Synthesizer
 
 from .evaluation import Evaluation
+from .gallery import to_gallery
 from .tables import Row, to_csv, to_markdown
 
 SEGMENTATION, SYNTHESIS = 'segmentation', 'synthesis'
@@ -42,6 +43,11 @@ class Comparison:
         num_samples (int): Images a mask. Defaults to 2.
         device (str, optional): Defaults to None, a GPU if there is one.
 
+    Attributes:
+        pictures (Dict[str, Dict[str, List[np.ndarray]]]): For each of the
+            tables the first test images, their masks and what the methods
+            made of them, as :func:`to_gallery` takes them.
+
     Raises:
         ValueError: If the configs have other test data, other classes or,
             among segmentors, other metrics than the first.
@@ -62,6 +68,7 @@ class Comparison:
         self.metrics = list(metrics)
         self.num_samples = num_samples
         self.device = device or get_device()
+        self.pictures: Dict[str, dict] = {SEGMENTATION: {}, SYNTHESIS: {}}
         self._check_data()
 
     def _check_data(self) -> None:
@@ -91,8 +98,13 @@ class Comparison:
             print(f'\n{name["method"]}', flush=True)
             try:
                 model, budget = self._load(cfg, checkpoint)
-                for table, row in self._rows_of(model):
-                    yield table, {**name, **row, **budget}
+                evaluation = Evaluation(model, self.num_images)
+                for table, row in self._rows_of(model, evaluation):
+                    row = {**name, **row, **budget}
+                    grid = self.pictures[table]
+                    grid.update({} if grid else evaluation.truth)
+                    grid[_name(row, 'num_steps')] = evaluation.pictures
+                    yield table, row
             except (ValueError, OSError) as error:
                 yield SEGMENTATION, dict(name, note=str(error))
 
@@ -120,8 +132,8 @@ class Comparison:
             train_images=len(DATASETS.build(loader.dataset)))
         return model.to(self.device).eval(), budget
 
-    def _rows_of(self, model: BaseModel) -> Iterator[Tuple[str, Row]]:
-        evaluation = Evaluation(model, self.num_images)
+    def _rows_of(self, model: BaseModel,
+                 evaluation: Evaluation) -> Iterator[Tuple[str, Row]]:
         if hasattr(model, 'semflow'):
             yield from self._rows_of_pairs(model, evaluation)
         elif isinstance(model, BaseSegmentor):
@@ -255,20 +267,22 @@ def to_plot(rows: Sequence[Row]) -> bytes:
     return buffer.getvalue()
 
 
-def _name(row: Row) -> str:
-    return f'{row["method"]} {row.get("solver", "")}'.strip()
+def _name(row: Row, *more: str) -> str:
+    keys = ('method', 'solver', *more)
+    return ' '.join(str(row[key]) for key in keys if key in row)
 
 
-def write_comparison(tables: Dict[str, List[Row]], protocol: str,
-                     out: Union[str, Path]) -> str:
-    """Write the tables and the plot to a folder.
+def write_comparison(tables: Dict[str, List[Row]], pictures: Dict[str, dict],
+                     protocol: str, out: Union[str, Path]) -> str:
+    """Write the tables, the plot and the pictures to a folder.
 
     Args:
         tables (Dict[str, List[Row]]): Rows of ``'segmentation'`` and
             ``'synthesis'``.
-        protocol (str): What stands below them.
+        pictures (Dict[str, dict]): See :class:`Comparison`.
+        protocol (str): What stands below the tables.
         out (str | Path): The folder: ``comparison.md``, ``comparison.png``
-            and a ``.csv`` for each table.
+            and for each table a ``.csv`` and a ``.png``.
 
     Returns:
         str: The Markdown.
@@ -278,6 +292,8 @@ def write_comparison(tables: Dict[str, List[Row]], protocol: str,
         if rows:
             parts += [f'## {name.capitalize()}\n', to_markdown(rows)]
             write_bytes(out / f'{name}.csv', to_csv(rows).encode())
+        if pictures[name]:
+            write_bytes(out / f'{name}.png', to_gallery(pictures[name]))
     parts += [
         protocol,
         budget_note([row for rows in tables.values() for row in rows])

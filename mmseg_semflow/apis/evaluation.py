@@ -2,17 +2,20 @@
 
 import time
 from itertools import combinations
-from typing import Iterator, Optional, Sequence, Union
+from typing import Dict, Iterator, List, Optional, Sequence, Union
 
+import numpy as np
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS
 from mmengine.utils import track_iter_progress
+from torch import Tensor
 
 from mmseg_semflow.models import Synthesizer
 from mmseg_semflow.models.synthesizer import image_and_labels, resize_labels
 
+from .gallery import paint
 from .tables import Row
 
 
@@ -28,10 +31,19 @@ class Evaluation:
         num_images (int, optional): Number of test images, from the first.
             Defaults to None, all.
 
+    Attributes:
+        truth (Dict[str, List[np.ndarray]]): The first :attr:`NUM_PICTURES`
+            test images and their painted labels, by ``'image'`` and
+            ``'mask'``, RGB, uint8, each of shape (H, W, 3).
+        pictures (List[np.ndarray]): What the latest evaluation made of them:
+            painted predictions, or the first of the drawn samples.
+
     Raises:
         ValueError: If the config has no test data, or ``num_images`` is below
             1.
     """
+
+    NUM_PICTURES = 4
 
     def __init__(self,
                  model: BaseModel,
@@ -46,6 +58,16 @@ class Evaluation:
         self.num_images = min(num_images or len(self.dataset),
                               len(self.dataset))
         self._calls = 0
+        self.pictures: List[np.ndarray] = []
+
+    @property
+    def truth(self) -> Dict[str, List[np.ndarray]]:
+        """Dict[str, List[np.ndarray]]: See above."""
+        count = min(self.NUM_PICTURES, self.num_images)
+        pairs = [image_and_labels(self.dataset[i]) for i in range(count)]
+        return dict(
+            image=[_pixels(image) for image, _ in pairs],
+            mask=[self._paint(labels) for _, labels in pairs])
 
     @torch.no_grad()
     def segmentation(self,
@@ -76,7 +98,7 @@ class Evaluation:
             if value is not None
         })
         evaluators = [self.evaluator(model.cfg.test_evaluator) for _ in seeds]
-        seconds, differ, self._calls = 0., [], 0
+        seconds, differ, self._calls, self.pictures = 0., [], 0, []
         handle = self._network().register_forward_hook(self._count)
         try:
             model.test_step(_batch(self.dataset[0]))  # not timed
@@ -92,6 +114,8 @@ class Evaluation:
                         seconds += self._clock() - start
                         evaluator.process(data_samples=results, data_batch=None)
                         label_maps.append(results[0].pred_sem_seg.data)
+                    if len(self.pictures) < self.NUM_PICTURES:
+                        self.pictures.append(self._paint(label_maps[0][0]))
                     differ += [(one != other).double().mean()
                                for one, other in combinations(label_maps, 2)]
         finally:
@@ -129,7 +153,7 @@ class Evaluation:
             one image.
         """
         evaluator = self.evaluator(metrics)
-        seconds, calls = 0., 0
+        seconds, calls, self.pictures = 0., 0, []
         handle = self._network().register_forward_hook(self._count)
         try:
             synthesizer.draw(image_and_labels(self.dataset[0])[1], 0)  # not timed
@@ -142,8 +166,9 @@ class Evaluation:
                 synthesizer.draw(labels, 0)
                 seconds += self._clock() - start
                 calls += self._calls
-                evaluator.process(
-                    data_samples=[synthesizer.evaluate(image, labels)])
+                result = synthesizer.evaluate(image, labels)
+                self._keep(result['fake_img'])
+                evaluator.process(data_samples=[result])
         finally:
             handle.remove()
         return dict(
@@ -164,12 +189,13 @@ class Evaluation:
         """
         evaluator = self.evaluator(metrics)
         self.model.test_step(_batch(self.dataset[0]))  # not timed
-        seconds, count = 0., 0
+        seconds, count, self.pictures = 0., 0, []
         for item in self._items():
             start = self._clock()
             results = self.model.test_step(_batch(item))
             seconds += self._clock() - start
             count += sum(len(result.samples) for result in results)
+            self._keep(results[0].fake_img)
             evaluator.process(data_samples=results)
         return dict(
             **_numbers(evaluator.evaluate(self.num_images)),
@@ -185,6 +211,13 @@ class Evaluation:
     def _network(self) -> torch.nn.Module:
         semflow = getattr(self.model, 'semflow', None)
         return self.model if semflow is None else semflow.velocity_net
+
+    def _keep(self, fake_img: Tensor) -> None:
+        if len(self.pictures) < self.NUM_PICTURES:
+            self.pictures.append(_pixels(fake_img.flip(0)))
+
+    def _paint(self, label_map: Tensor) -> np.ndarray:
+        return paint(label_map, self.dataset.metainfo.get('palette') or ())
 
     def _count(self, *args) -> None:
         self._calls += 1
@@ -202,6 +235,10 @@ class Evaluation:
 
 def _batch(item: dict) -> dict:
     return dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).cpu().numpy()
 
 
 def _numbers(results: dict) -> Row:

@@ -6,14 +6,19 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
+from numpy.testing import assert_equal
 from torch import nn
 
+from mmseg_semflow.apis import load_model
 from mmseg_semflow.apis.comparison import Comparison, budget_note, to_plot
+from mmseg_semflow.models import Synthesizer
+from mmseg_semflow.models.synthesizer import image_and_labels
 from tiny import CODEC, META, UNET, runner_cfg, semflow_cfg
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +99,35 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+def test_pictures_are_those_of_the_model(street, tmp_path):
+    config, checkpoint = method(tmp_path, street, 'semflow')
+    comparison = Comparison(
+        [config], [2], num_images=3, metrics=[dict(type='SampleDiversity')])
+    assert len(list(comparison.rows([checkpoint]))) == 2
+
+    model = load_model(config, checkpoint, device='cpu')
+    dataset = DATASETS.build(model.cfg.test_dataloader.dataset)
+    model.test_cfg.num_steps = 2
+    painted = np.array([*META['palette'], *[[0] * 3] * 251], np.uint8)
+    expected = {name: dict(image=[], mask=[]) for name in comparison.pictures}
+    for grid in expected.values():
+        grid['semflow euler 2'] = []
+    for i in range(3):
+        item = dataset[i]
+        image, labels = image_and_labels(item)
+        result, = model.test_step(
+            dict(inputs=[item['inputs']], data_samples=[item['data_samples']]))
+        drawn, = Synthesizer(model.semflow, 2)(labels)
+        made = dict(
+            segmentation=painted[result.pred_sem_seg.data[0]],
+            synthesis=drawn.permute(1, 2, 0).numpy())
+        for name, grid in expected.items():
+            grid['image'].append(image.permute(1, 2, 0).numpy())
+            grid['mask'].append(painted[labels])
+            grid['semflow euler 2'].append(made[name])
+    assert_equal(comparison.pictures, expected)
+
+
 def test_rows_of_every_kind(compare, street, tmp_path):
     semflow = method(tmp_path, street, 'semflow')
     dsm = method(tmp_path, street, 'dsm')
@@ -123,7 +157,8 @@ def test_rows_of_every_kind(compare, street, tmp_path):
     for row in drawn:
         assert float(row['diversity']) > 0 and float(row['mask_mIoU']) >= 0
     assert (tmp_path / 'out/comparison.md').read_text() in said
-    assert cv2.imread(str(tmp_path / 'out/comparison.png')) is not None
+    for name in ('comparison', 'segmentation', 'synthesis'):
+        assert cv2.imread(str(tmp_path / f'out/{name}.png')) is not None
 
     cfg = Config.fromfile(dsm[0])
     cfg.work_dir, cfg.load_from = str(tmp_path / 'runner'), dsm[1]

@@ -1,0 +1,74 @@
+"""Grids of pictures."""
+
+import io
+from typing import Dict, Optional, Sequence
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.patches import Patch
+from torch import Tensor
+
+Color = Sequence[int]
+
+
+def paint(label_map: Tensor, palette: Sequence[Color]) -> np.ndarray:
+    """Give every label its colour.
+
+    Args:
+        label_map (Tensor): Labels in [0, 255], shape (H, W).
+        palette (Sequence[Sequence[int]]): RGB colours of the classes. All
+            other labels are void and black.
+
+    Returns:
+        np.ndarray: RGB, uint8, shape (H, W, 3).
+    """
+    colors = np.zeros((256, 3), np.uint8)
+    colors[:len(palette)] = palette
+    return colors[label_map.cpu().numpy()]
+
+
+def to_gallery(rows: Dict[str, Sequence[np.ndarray]],
+               legend: Optional[Dict[str, Color]] = None) -> bytes:
+    """Draw a grid of pictures, as PNG.
+
+    Args:
+        rows (Dict[str, Sequence[np.ndarray]]): RGB pictures of any size,
+            uint8, shape (H, W, 3), as many in every row, by the name that
+            stands beside the row. The first ones set the shape of the cells.
+        legend (Dict[str, Sequence[int]], optional): RGB colours to explain
+            below, by name. Defaults to None.
+
+    Returns:
+        bytes: The file.
+    """
+    first = next(iter(rows.values()))
+    height, width = first[0].shape[:2]
+    figure, axes = plt.subplots(
+        len(rows),
+        len(first),
+        figsize=(2.4 * len(first) + 1.2,
+                 (2.4 * height / width + 0.1) * len(rows) + 0.4),
+        squeeze=False)
+    for line, (name, pictures) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(
+            name, rotation=0, ha='right', va='center', fontsize=9)
+        for axis, picture in zip(line, pictures, strict=True):
+            axis.imshow(picture, interpolation='nearest', aspect='auto')
+            axis.set(xticks=[], yticks=[])
+    if legend:
+        figure.legend(
+            handles=[
+                Patch(facecolor=np.array(color) / 255, label=name)
+                for name, color in legend.items()
+            ],
+            loc='lower center',
+            ncols=8,
+            fontsize=9,
+            frameon=False)
+    lines = -(-len(legend or ()) // 8)
+    figure.tight_layout(
+        rect=(0, 0.22 * lines / figure.get_figheight(), 1, 1), pad=0.4)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=80)
+    plt.close(figure)
+    return buffer.getvalue()
