@@ -1,7 +1,7 @@
 """Evaluate several methods on the same pictures, in one table.
 
 Writes comparison.md, comparison.png (mIoU by network calls) and for each
-direction a .csv and a .png (what the methods make of the first images) after
+direction a .csv and a .png (what the methods make of some images) after
 every row. Example:
     python tools/compare.py \
         configs/comparison/semflow_plain_camvid.py semflow/iter_2600.pth \

@@ -45,8 +45,8 @@ class Comparison:
 
     Attributes:
         pictures (Dict[str, Dict[str, List[np.ndarray]]]): For each of the
-            tables the first test images, their masks and what the methods
-            made of them, as :func:`to_gallery` takes them.
+            tables some test images, their masks and what the methods made of
+            them, as :func:`to_gallery` takes them.
 
     Raises:
         ValueError: If the configs have other test data, other classes or,

@@ -2,7 +2,7 @@
 
 import time
 from itertools import combinations
-from typing import Dict, Iterator, List, Optional, Sequence, Union
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -32,9 +32,9 @@ class Evaluation:
             Defaults to None, all.
 
     Attributes:
-        truth (Dict[str, List[np.ndarray]]): The first :attr:`NUM_PICTURES`
-            test images and their painted labels, by ``'image'`` and
-            ``'mask'``, RGB, uint8, each of shape (H, W, 3).
+        truth (Dict[str, List[np.ndarray]]): :attr:`NUM_PICTURES` of the test
+            images, evenly spaced, and their painted labels, by ``'image'``
+            and ``'mask'``, RGB, uint8, each of shape (H, W, 3).
         pictures (List[np.ndarray]): What the latest evaluation made of them:
             painted predictions, or the first of the drawn samples.
 
@@ -58,13 +58,14 @@ class Evaluation:
         self.num_images = min(num_images or len(self.dataset),
                               len(self.dataset))
         self._calls = 0
+        count = min(self.NUM_PICTURES, self.num_images)
+        self._shown = [i * self.num_images // count for i in range(count)]
         self.pictures: List[np.ndarray] = []
 
     @property
     def truth(self) -> Dict[str, List[np.ndarray]]:
         """Dict[str, List[np.ndarray]]: See above."""
-        count = min(self.NUM_PICTURES, self.num_images)
-        pairs = [image_and_labels(self.dataset[i]) for i in range(count)]
+        pairs = [image_and_labels(self.dataset[i]) for i in self._shown]
         return dict(
             image=[_pixels(image) for image, _ in pairs],
             mask=[self._paint(labels) for _, labels in pairs])
@@ -104,7 +105,7 @@ class Evaluation:
             model.test_step(_batch(self.dataset[0]))  # not timed
             self._calls = 0
             with torch.random.fork_rng():
-                for item in self._items():
+                for i, item in self._items():
                     label_maps = []
                     for seed, evaluator in zip(seeds, evaluators, strict=True):
                         model.test_cfg['seed'] = seed
@@ -114,7 +115,7 @@ class Evaluation:
                         seconds += self._clock() - start
                         evaluator.process(data_samples=results, data_batch=None)
                         label_maps.append(results[0].pred_sem_seg.data)
-                    if len(self.pictures) < self.NUM_PICTURES:
+                    if i in self._shown:
                         self.pictures.append(self._paint(label_maps[0][0]))
                     differ += [(one != other).double().mean()
                                for one, other in combinations(label_maps, 2)]
@@ -157,7 +158,7 @@ class Evaluation:
         handle = self._network().register_forward_hook(self._count)
         try:
             synthesizer.draw(image_and_labels(self.dataset[0])[1], 0)  # not timed
-            for item in self._items():
+            for i, item in self._items():
                 image, labels = image_and_labels(item)
                 labels = resize_labels(
                     labels, synthesizer.size or tuple(image.shape[-2:]))
@@ -167,7 +168,7 @@ class Evaluation:
                 seconds += self._clock() - start
                 calls += self._calls
                 result = synthesizer.evaluate(image, labels)
-                self._keep(result['fake_img'])
+                self._keep(i, result['fake_img'])
                 evaluator.process(data_samples=[result])
         finally:
             handle.remove()
@@ -190,12 +191,12 @@ class Evaluation:
         evaluator = self.evaluator(metrics)
         self.model.test_step(_batch(self.dataset[0]))  # not timed
         seconds, count, self.pictures = 0., 0, []
-        for item in self._items():
+        for i, item in self._items():
             start = self._clock()
             results = self.model.test_step(_batch(item))
             seconds += self._clock() - start
             count += sum(len(result.samples) for result in results)
-            self._keep(results[0].fake_img)
+            self._keep(i, results[0].fake_img)
             evaluator.process(data_samples=results)
         return dict(
             **_numbers(evaluator.evaluate(self.num_images)),
@@ -212,8 +213,8 @@ class Evaluation:
         semflow = getattr(self.model, 'semflow', None)
         return self.model if semflow is None else semflow.velocity_net
 
-    def _keep(self, fake_img: Tensor) -> None:
-        if len(self.pictures) < self.NUM_PICTURES:
+    def _keep(self, i: int, fake_img: Tensor) -> None:
+        if i in self._shown:
             self.pictures.append(_pixels(fake_img.flip(0)))
 
     def _paint(self, label_map: Tensor) -> np.ndarray:
@@ -222,9 +223,9 @@ class Evaluation:
     def _count(self, *args) -> None:
         self._calls += 1
 
-    def _items(self) -> Iterator[dict]:
+    def _items(self) -> Iterator[Tuple[int, dict]]:
         for i in track_iter_progress(list(range(self.num_images))):
-            yield self.dataset[i]
+            yield i, self.dataset[i]
 
     def _clock(self) -> float:
         device = next(self.model.parameters()).device

@@ -17,6 +17,7 @@ from torch import nn
 
 from mmseg_semflow.apis import load_model
 from mmseg_semflow.apis.comparison import Comparison, budget_note, to_plot
+from mmseg_semflow.apis.evaluation import Evaluation
 from mmseg_semflow.models import Synthesizer
 from mmseg_semflow.models.synthesizer import image_and_labels
 from tiny import CODEC, META, UNET, runner_cfg, semflow_cfg
@@ -99,10 +100,11 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_pictures_are_those_of_the_model(street, tmp_path):
+def test_pictures_are_those_of_the_model(street, tmp_path, monkeypatch):
+    monkeypatch.setattr(Evaluation, 'NUM_PICTURES', 2)
     config, checkpoint = method(tmp_path, street, 'semflow')
     comparison = Comparison(
-        [config], [2], num_images=3, metrics=[dict(type='SampleDiversity')])
+        [config], [2], num_images=4, metrics=[dict(type='SampleDiversity')])
     assert len(list(comparison.rows([checkpoint]))) == 2
 
     model = load_model(config, checkpoint, device='cpu')
@@ -112,7 +114,7 @@ def test_pictures_are_those_of_the_model(street, tmp_path):
     expected = {name: dict(image=[], mask=[]) for name in comparison.pictures}
     for grid in expected.values():
         grid['semflow euler 2'] = []
-    for i in range(3):
+    for i in (0, 2):
         item = dataset[i]
         image, labels = image_and_labels(item)
         result, = model.test_step(
