@@ -17,10 +17,10 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner, load_checkpoint
 from mmengine.utils import track_iter_progress
 
-from mmseg_semflow.apis.gallery import paint, to_gallery
+from mmseg_semflow.apis.gallery import to_gallery
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.models import Synthesizer
-from mmseg_semflow.models.synthesizer import image_and_labels
+from mmseg_semflow.models.synthesizer import image_and_labels, paint
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ('mmseg_semflow', 'torch', 'mmengine', 'mmcv', 'mmsegmentation',
@@ -67,8 +67,8 @@ def draw_gallery(runner: Runner, indices: List[int], path: Path) -> None:
                 inputs=[item['inputs']], data_samples=[item['data_samples']]))
         pictures = [
             image.permute(1, 2, 0).numpy(),
-            paint(labels, palette),
-            paint(result.pred_sem_seg.data[0], palette),
+            paint(labels, palette).numpy(),
+            paint(result.pred_sem_seg.data[0], palette).numpy(),
             *synthesizer(labels).permute(0, 2, 3, 1).cpu().numpy()
         ]
         for row, picture in zip(rows.values(), pictures, strict=True):

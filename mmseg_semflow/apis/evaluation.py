@@ -13,9 +13,12 @@ from mmengine.utils import track_iter_progress
 from torch import Tensor
 
 from mmseg_semflow.models import Synthesizer
-from mmseg_semflow.models.synthesizer import image_and_labels, resize_labels
+from mmseg_semflow.models.synthesizer import (
+    image_and_labels,
+    paint,
+    resize_labels,
+)
 
-from .gallery import paint
 from .tables import Row
 
 
@@ -218,7 +221,8 @@ class Evaluation:
             self.pictures.append(_pixels(fake_img.flip(0)))
 
     def _paint(self, label_map: Tensor) -> np.ndarray:
-        return paint(label_map, self.dataset.metainfo.get('palette') or ())
+        palette = self.dataset.metainfo.get('palette') or ()
+        return paint(label_map, palette).numpy()
 
     def _count(self, *args) -> None:
         self._calls += 1

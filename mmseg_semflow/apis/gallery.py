@@ -6,25 +6,8 @@ from typing import Dict, Optional, Sequence
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import Patch
-from torch import Tensor
 
 Color = Sequence[int]
-
-
-def paint(label_map: Tensor, palette: Sequence[Color]) -> np.ndarray:
-    """Give every label its colour.
-
-    Args:
-        label_map (Tensor): Labels in [0, 255], shape (H, W).
-        palette (Sequence[Sequence[int]]): RGB colours of the classes. All
-            other labels are void and black.
-
-    Returns:
-        np.ndarray: RGB, uint8, shape (H, W, 3).
-    """
-    colors = np.zeros((256, 3), np.uint8)
-    colors[:len(palette)] = palette
-    return colors[label_map.cpu().numpy()]
 
 
 def to_gallery(rows: Dict[str, Sequence[np.ndarray]],

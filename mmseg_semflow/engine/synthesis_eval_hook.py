@@ -12,7 +12,11 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from mmseg_semflow.models.synthesizer import Synthesizer, image_and_labels
+from mmseg_semflow.models.synthesizer import (
+    Synthesizer,
+    image_and_labels,
+    paint,
+)
 
 
 @HOOKS.register_module()
@@ -182,14 +186,12 @@ def sample_grid(shown: Sequence[dict],
     Returns:
         np.ndarray: RGB, uint8, shape (H, W, 3).
     """
-    colors = np.zeros((256, 3), np.uint8)
-    colors[:len(palette)] = palette
     rows = []
     for fields in shown:
         images = [fields['gt_img'], *fields['samples']]
         rows.append(
             np.concatenate([
-                colors[fields['gt_label_map'].cpu().numpy()],
+                paint(fields['gt_label_map'], palette).numpy(),
                 *(image.flip(0).permute(1, 2, 0).cpu().numpy()
                   for image in images)
             ], 1))
