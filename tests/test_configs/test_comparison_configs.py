@@ -1,8 +1,11 @@
 """The configs of mmsegmentation's and our own segmentors to compare with."""
 
+import argparse
+
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
+from mmengine.registry import MODELS as ROOT_MODELS
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from test_configs import ROOT, fake_pair
 
@@ -89,6 +92,39 @@ def through(loader, results):
     for transform in loader.dataset.pipeline:
         results = TRANSFORMS.build(transform)(results)
     return results
+
+
+PAGE = (ROOT / 'docs/results.md').read_text()
+OPTIONS = [
+    line.split('`')[-2]
+    for line in PAGE.split('| the ablation |')[1].split('\n\n')[0].splitlines()
+    if line.endswith('` |')
+]
+
+
+@pytest.mark.parametrize('text', OPTIONS)
+def test_options_of_the_ablations(text, tmp_path):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    options = parser.parse_args(['--cfg-options', *text.split()]).cfg_options
+    drawing = 'model.test_cfg.amplitude' in options
+    if drawing:
+        pytest.importorskip('mmagic')
+    cfg = Config.fromfile(
+        ROOT / 'configs' /
+        f'semflow_{"generator_camvid" if drawing else "camvid_paper_objective"}.py')
+    before = cfg.to_dict()
+    cfg.merge_from_dict(options)
+    assert cfg.to_dict() != before
+    cfg.model.semflow.velocity_net.unet = dict(
+        UNET, in_channels=48, out_channels=48)
+    with ROOT_MODELS.switch_scope_and_registry(cfg.default_scope) as models:
+        model = models.build(cfg.model)
+    item = through(cfg.train_dataloader, fake_pair(tmp_path, 11))
+    batch = {key: [value] for key, value in item.items()}
+    model(**model.data_preprocessor(batch, True), mode='loss')
+    if drawing:
+        assert model.test_cfg['amplitude'] == 30
 
 
 def test_dsm_of_the_paper_widens_stable_diffusion():
