@@ -35,9 +35,9 @@ class DSMModel(PairModel):
 
     SemFlow (Wang et al., NeurIPS 2024), Eq. 1 to 6 and Sec. 4.1: the network
     of SemFlow with twice the input channels, for the noisy mask latent and
-    the image latent. DDPM and DDIM (Eq. 5) sample it, or any other scheduler
-    of diffusers. There is no way back to the image, and the mask depends on
-    the noise.
+    the image latent. DDPM and DDIM (Eq. 5) sample it, or another scheduler of
+    diffusers that removes the noise of betas by one call a step. There is no
+    way back to the image, and the mask depends on the noise.
 
     Args:
         velocity_net (dict): See :class:`PairModel`.
@@ -96,7 +96,7 @@ class DSMModel(PairModel):
 
     def check_sampling(self, num_steps: int, solver: str) -> None:
         """See :meth:`PairModel.check_sampling`."""
-        self._sampler(num_steps, solver)
+        list(steps_of(self._sampler(num_steps, solver), num_steps, 'cpu'))
 
     def _sampler(self, num_steps: int, solver: str) -> Any:
         check_num_steps(num_steps)

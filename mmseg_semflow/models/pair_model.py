@@ -430,8 +430,7 @@ class PairModel(BaseModule):
                 raise ValueError(
                     f'not a checkpoint of {type(self).__name__}: it has no '
                     f'{key!r}')
-            if found.shape != own[key].shape or not torch.equal(
-                    found.to(own[key]), own[key]):
+            if not _equal(found, own[key]):
                 raise ValueError(
                     f'the checkpoint has a {what}: '
                     f'{_difference(found, own[key])} in the config')
@@ -453,6 +452,13 @@ class PairModel(BaseModule):
                 f'differ, for example {key!r} is {shapes[0]} in the '
                 f'checkpoint and {shapes[1]} in the config')
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _equal(found: Tensor, own: Tensor) -> bool:
+    """Whether two tensors are equal but for the rounding of one of them."""
+    coarse = min(found.dtype, own.dtype, key=lambda dtype: dtype.itemsize)
+    return found.shape == own.shape and torch.equal(
+        found.to(own.device, coarse), own.to(coarse))
 
 
 def _difference(found: Tensor, own: Tensor) -> str:

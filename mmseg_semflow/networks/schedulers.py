@@ -1,13 +1,21 @@
 """Noise schedules and samplers of diffusers."""
 
 import inspect
-from typing import Callable, Iterator, Optional, Sequence, Set, Tuple
+from typing import Callable, Iterator, Optional, Sequence, Set, Tuple, Union
 
 import diffusers
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin
+from diffusers import (
+    DDIMParallelScheduler,
+    DDIMScheduler,
+    DDPMParallelScheduler,
+    DDPMScheduler,
+    SchedulerMixin,
+)
 from torch import Tensor
 
+DDIM_AND_DDPM = (DDIMScheduler, DDPMScheduler, DDIMParallelScheduler,
+                 DDPMParallelScheduler)
 _GIVEN = {'self', 'model_output', 'timestep', 'sample'}
 
 
@@ -54,13 +62,13 @@ def _needed(function: Callable) -> Set[str]:
 
 
 def steps_of(scheduler: SchedulerMixin, num_steps: int,
-             device: torch.device) -> Iterator[Tuple[Tensor, Tensor]]:
+             device: Union[torch.device, str]) -> Iterator[Tuple[Tensor, Tensor]]:
     """Set a scheduler up for a number of steps and walk along them.
 
     Args:
         scheduler (SchedulerMixin): The scheduler.
         num_steps (int): Number of network calls N.
-        device (torch.device): Device of the timesteps.
+        device (torch.device | str): Device of the timesteps.
 
     Yields:
         Tuple[Tensor, Tensor]: A timestep and the one that it leads to, -1 at
@@ -71,6 +79,10 @@ def steps_of(scheduler: SchedulerMixin, num_steps: int,
     """
     scheduler.set_timesteps(num_steps, device=device)
     timesteps = scheduler.timesteps
+    if isinstance(scheduler, DDIM_AND_DDPM):
+        # Rounding adds -1 behind the trailing timesteps of some numbers, 61
+        # for example.
+        scheduler.timesteps = timesteps = timesteps[timesteps >= 0]
     if len(timesteps) != num_steps:
         raise ValueError(
             f'{type(scheduler).__name__} takes {len(timesteps)} network calls '
@@ -95,7 +107,7 @@ def denoise(scheduler: SchedulerMixin, predicted: Tensor, timestep: Tensor,
     Returns:
         Tensor: The latent at the next timestep, shape (B, C, h, w).
     """
-    if isinstance(scheduler, (DDIMScheduler, DDPMScheduler)):
+    if isinstance(scheduler, DDIM_AND_DDPM):
         # They go T // N timesteps at once, which is not to the next one
         # unless N divides T (diffusers issue 9261).
         scheduler.num_inference_steps = 1

@@ -99,10 +99,16 @@ class Oracle(nn.Module):
         return self.answer(z, t)
 
 
-@pytest.mark.parametrize('solver', ['DDIMScheduler', 'DDPMScheduler'])
-@pytest.mark.parametrize('num_steps, kind', [
-    *((n, 'epsilon') for n in (*STEPS, 400, 501, 1000)), (7, 'sample'),
-    (7, 'v_prediction')])
+@pytest.mark.parametrize('solver, num_steps, kind', [
+    *((solver, n, 'epsilon') for solver in ('DDIMScheduler', 'DDPMScheduler')
+      for n in (*STEPS, 61, 201, 400, 501, 1000)),
+    ('DDIMScheduler', 7, 'sample'), ('DDPMScheduler', 7, 'sample'),
+    ('DDIMScheduler', 7, 'v_prediction'), ('DDPMScheduler', 7, 'v_prediction'),
+    *((solver, n, 'epsilon')
+      for solver in ('DDIMParallelScheduler', 'DPMSolverMultistepScheduler',
+                     'EulerDiscreteScheduler', 'EulerAncestralDiscreteScheduler',
+                     'UniPCMultistepScheduler') for n in (4, 7))
+])
 def test_exact_noise_leads_to_the_exact_mask(solver, num_steps, kind):
     model = build(DSM, prediction_type=kind).double()
     images, pseudo_masks, labels = batch(model)
@@ -156,12 +162,14 @@ def test_noisy_latents_are_those_of_eq_1():
 @pytest.mark.parametrize('num_steps', STEPS)
 def test_exact_difference_leads_to_the_exact_end(method, to_image, num_steps):
     model = build(method)
-    images, pseudo_masks, _ = batch(model)
+    images, pseudo_masks, labels = batch(model)
     z0, z1 = model.encode_pair(images, pseudo_masks)
     source, target = (pseudo_masks, images) if to_image else (
         images, pseudo_masks)
     end = z0 if to_image else z1
     model.velocity_net = Oracle(lambda z, t: z - end)
+    assert model.loss(images, pseudo_masks, labels)['loss_bridge'] < 1e-9
+    model.velocity_net.calls.clear()
     move = model.mask_to_image if to_image else model.image_to_mask
     torch.testing.assert_close(move(source, num_steps), target)
     assert len(model.velocity_net.calls) == num_steps
@@ -189,6 +197,32 @@ def test_exact_velocity_of_the_pair(num_steps):
         begin = {}
         torch.testing.assert_close(
             move(source, num_steps), target, atol=1e-4, rtol=1e-4)
+
+
+def test_velocity_that_is_learnt_of_the_pair():
+    model = build(SYMMFLOW).double()
+    images, pseudo_masks, labels = batch(model)
+    images, pseudo_masks = images.double(), pseudo_masks.double()
+    z0, z1 = model.encode_pair(images, pseudo_masks)
+
+    def velocity(state, t):
+        x, y = state.chunk(2, 1)
+        t = t.view(-1, 1, 1, 1)
+        return torch.cat([(x - z0) / t, (z1 - y) / (1 - t)], 1)
+
+    model.velocity_net = Oracle(velocity)
+    model.path.sample_time = lambda size, **kwargs: torch.full((size, ), 0.3)
+    losses = model.loss(images, pseudo_masks, labels)
+    assert losses['loss_image'] < 1e-9 and losses['loss_mask'] < 1e-9
+
+
+@pytest.mark.parametrize('wrong, message', [
+    (dict(direction='both'), "direction must be one of .* got 'both'"),
+    (dict(eta=1.5), r'eta must be in \[0, 1\], but got 1.5'),
+])
+def test_settings_that_a_bridge_cannot_have(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        build(BBDM, **wrong)
 
 
 def test_a_segmentor_of_the_other_direction():
@@ -313,13 +347,11 @@ def test_tiles(method):
     assert tiled.shape == whole.shape and not torch.equal(tiled, whole)
 
 
-def test_more_schedulers_of_diffusers():
-    model = build(DSM)
-    images = batch(model)[0]
-    for name in ('DPMSolverMultistepScheduler', 'EulerDiscreteScheduler'):
-        assert model.image_to_mask(images, 4, name).isfinite().all()
-    with pytest.raises(ValueError, match='takes 7 network calls for num_steps=4'):
-        model.image_to_mask(images, 4, 'HeunDiscreteScheduler')
+def test_a_scheduler_of_several_calls_a_step():
+    for num_steps, name in ((4, 'HeunDiscreteScheduler'),
+                            (61, 'UniPCMultistepScheduler')):
+        with pytest.raises(ValueError, match=f'for num_steps={num_steps}: one call'):
+            build(DSM).check_sampling(num_steps, name)
 
 
 @pytest.mark.parametrize('key', [
@@ -359,6 +391,13 @@ def test_a_checkpoint_of_another_training(source, target, message):
         build(source) if source else ROOT_MODELS.build(semflow_cfg()))
     with pytest.raises(ValueError, match=message):
         build(target).load_state_dict(weights.state_dict(), strict=False)
+
+
+def test_a_checkpoint_in_bfloat16_is_the_same_training():
+    weights = build(DSM).bfloat16().state_dict()
+    build(DSM).load_state_dict(weights)
+    with pytest.raises(ValueError, match='of other alphas'):
+        build(dict(DSM, scheduler=dict(beta_end=0.02))).load_state_dict(weights)
 
 
 def test_generators_of_mmagic():
