@@ -13,7 +13,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-EXTRAS ?= dev,metrics,demo,mmagic
+EXTRAS ?= dev,metrics,demo,mmagic,mmdet
 NEWEST := .venv-newest
 
 .PHONY: demo test test-browser test-full-size test-newest lint benchmark

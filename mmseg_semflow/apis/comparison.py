@@ -7,16 +7,16 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 from matplotlib import pyplot as plt
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.evaluator import Evaluator
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from mmseg.models import BaseSegmentor
 
 from mmseg_semflow.files import write_bytes
-from mmseg_semflow.flow import ADAPTIVE_SOLVERS
 from mmseg_semflow.models import Synthesizer
 
-from .evaluation import Evaluation
+from .evaluation import Evaluation, solver_settings
 from .gallery import to_gallery
 from .tables import Row, to_csv, to_markdown
 
@@ -51,6 +51,7 @@ class Comparison:
     Raises:
         ValueError: If the configs have other test data, other classes or,
             among segmentors, other metrics than the first.
+        KeyError: If there is no such metric of the images.
     """
 
     def __init__(self,
@@ -70,6 +71,8 @@ class Comparison:
         self.device = device or get_device()
         self.pictures: Dict[str, dict] = {SEGMENTATION: {}, SYNTHESIS: {}}
         self._check_data()
+        # Find unknown metrics before the long run.
+        Evaluator(self.metrics)
 
     def _check_data(self) -> None:
         first: Dict[str, tuple] = {}
@@ -93,14 +96,21 @@ class Comparison:
             Tuple[str, Row]: ``'segmentation'`` or ``'synthesis'``, the table
             that the row belongs to, and the row.
         """
-        for cfg, checkpoint in zip(self.configs, checkpoints, strict=True):
-            name = dict(method=Path(cfg.filename).stem)
+        stems = [Path(cfg.filename).stem for cfg in self.configs]
+        for cfg, stem, checkpoint in zip(
+                self.configs, stems, checkpoints, strict=True):
+            name = dict(method=stem)
+            if stems.count(stem) > 1:
+                name['method'] = f'{stem} ({checkpoint})'
             print(f'\n{name["method"]}', flush=True)
             try:
                 model, budget = self._load(cfg, checkpoint)
                 evaluation = Evaluation(model, self.num_images)
                 for table, row in self._rows_of(model, evaluation):
                     row = {**name, **row, **budget}
+                    if table == SYNTHESIS:
+                        height, width = evaluation.pictures[0].shape[:2]
+                        row['size'] = f'{width}x{height}'
                     grid = self.pictures[table]
                     grid.update({} if grid else evaluation.truth)
                     grid[_name(row, 'num_steps')] = evaluation.pictures
@@ -112,7 +122,12 @@ class Comparison:
         if not Path(checkpoint).is_file():
             raise FileNotFoundError(f'there is no checkpoint {checkpoint}')
         init_default_scope(cfg.get('default_scope', 'mmseg'))
-        model = MODELS.build(cfg.model)
+        try:
+            model = MODELS.build(cfg.model)
+        except (TypeError, KeyError, ImportError) as error:
+            # Also what an extra that is not installed leads to.
+            raise ValueError(
+                f'{cfg.filename} cannot be built: {error}') from error
         try:
             meta = load_checkpoint(
                 model, checkpoint, map_location='cpu', strict=True).get('meta')
@@ -120,16 +135,12 @@ class Comparison:
             raise ValueError(f'{checkpoint} does not fit {cfg.filename}: '
                              f'{error}') from error
         model.cfg = cfg
-        # Of a GAN what draws, not what judges.
-        network = getattr(model, 'generators', model)
+        # Of a GAN what draws for masks, not what judges or maps back.
+        drawing = getattr(model, 'generators', dict(photo=model))['photo']
         learned = sum(
-            p.numel() for p in network.parameters() if p.requires_grad)
-        loader = cfg.train_dataloader
+            p.numel() for p in drawing.parameters() if p.requires_grad)
         budget = dict(
-            parameters_millions=learned / 1e6,
-            iterations=(meta or {}).get('iter', 'unknown'),
-            batch=loader.batch_size,
-            train_images=len(DATASETS.build(loader.dataset)))
+            parameters_millions=learned / 1e6, **_budget(meta or {}, cfg))
         return model.to(self.device).eval(), budget
 
     def _rows_of(self, model: BaseModel,
@@ -151,17 +162,8 @@ class Comparison:
         draws = bool(self.metrics) and 'mask_to_image' in semflow.directions
         how = model.cfg.get('comparison', {})
         steps = self.num_steps or how.get('num_steps', NUM_STEPS)
-        settings = [
-            dict(solver=solver, num_steps=num_steps)
-            for solver in how.get('solvers', [semflow.default_solver])
-            for num_steps in (steps[:1] if solver in ADAPTIVE_SOLVERS else steps)
-        ]
-        for sampled in settings:
-            semflow.check_sampling(**sampled)
-        for sampled in settings:
-            shown = dict(sampled)
-            if sampled['solver'] in ADAPTIVE_SOLVERS:
-                shown['num_steps'] = '-'
+        solvers = how.get('solvers', [semflow.default_solver])
+        for sampled, shown in solver_settings(semflow, solvers, steps):
             print(f'{shown["solver"]}, {shown["num_steps"]} steps', flush=True)
             if segments:
                 yield SEGMENTATION, {
@@ -193,6 +195,22 @@ class Comparison:
         if self.metrics:
             text += f' of {self.num_samples} samples a mask, seed 0'
         return text + '.'
+
+
+def _budget(meta: dict, cfg: Config) -> Row:
+    """Tell what a checkpoint was trained with, by the config inside it."""
+    if 'cfg' in meta:
+        cfg = Config.fromstring(meta['cfg'], '.py')
+    loader = cfg.train_dataloader
+    try:
+        train_images = len(DATASETS.build(loader.dataset))
+    except (ValueError, OSError):
+        # Testing needs no training data.
+        train_images = 'unknown'
+    return dict(
+        iterations=meta.get('iter', 'unknown'),
+        batch=loader.batch_size,
+        train_images=train_images)
 
 
 def _test_data(cfg: Config) -> Dict[str, Any]:

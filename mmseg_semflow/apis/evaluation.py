@@ -12,6 +12,7 @@ from mmengine.registry import DATASETS
 from mmengine.utils import track_iter_progress
 from torch import Tensor
 
+from mmseg_semflow.flow import ADAPTIVE_SOLVERS
 from mmseg_semflow.models import Synthesizer
 from mmseg_semflow.models.synthesizer import (
     image_and_labels,
@@ -236,6 +237,34 @@ class Evaluation:
         if device.type == 'cuda':
             torch.cuda.synchronize(device)
         return time.perf_counter()
+
+
+def solver_settings(semflow: torch.nn.Module, solvers: Sequence[str],
+                    steps: Sequence[int]) -> List[Tuple[dict, Row]]:
+    """List all settings of the solver.
+
+    Args:
+        semflow (nn.Module): A :class:`PairModel`.
+        solvers (Sequence[str]): Names of solvers.
+        steps (Sequence[int]): Numbers of steps; an adaptive solver chooses
+            its own and stands there once.
+
+    Returns:
+        List[Tuple[dict, Row]]: ``solver`` and ``num_steps``, for the model
+        and as a table shows them.
+
+    Raises:
+        ValueError: If the model takes no such solver or number of steps.
+    """
+    settings = []
+    for solver in solvers:
+        adaptive = solver in ADAPTIVE_SOLVERS
+        for num_steps in steps[:1] if adaptive else steps:
+            semflow.check_sampling(num_steps, solver)
+            sampled = dict(solver=solver, num_steps=num_steps)
+            shown = dict(sampled, num_steps='-') if adaptive else sampled
+            settings.append((sampled, shown))
+    return settings
 
 
 def _batch(item: dict) -> dict:

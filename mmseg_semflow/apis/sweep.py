@@ -8,11 +8,10 @@ from matplotlib import pyplot as plt
 from mmengine.model import BaseModel
 
 from mmseg_semflow.files import write_bytes
-from mmseg_semflow.flow import ADAPTIVE_SOLVERS
 from mmseg_semflow.models import SemFlow, Synthesizer
 from mmseg_semflow.models.synthesizer import image_and_labels
 
-from .evaluation import Evaluation
+from .evaluation import Evaluation, solver_settings
 from .tables import Row, keys_of, to_csv, to_markdown
 
 METRICS = (dict(type='MaskConsistency'), dict(type='SampleDiversity'))
@@ -82,20 +81,13 @@ class StepSweep:
         Raises:
             ValueError: If a number of steps or a solver is unknown.
         """
-        for num_steps in steps:
-            for solver in solvers:
-                self.model.semflow.check_sampling(num_steps, solver)
-        for solver in solvers:
-            adaptive = solver in ADAPTIVE_SOLVERS
-            for num_steps in steps[:1] if adaptive else steps:
-                shown = '-' if adaptive else num_steps
-                print(f'{solver}, {shown} steps', flush=True)
-                yield dict(
-                    solver=solver,
-                    num_steps=shown,
-                    **self.evaluation.segmentation(num_steps, solver),
-                    **self.evaluation.synthesis(
-                        self._synthesizer(num_steps, solver), self.metrics))
+        for sampled, shown in solver_settings(self.model.semflow, solvers, steps):
+            print(f'{shown["solver"]}, {shown["num_steps"]} steps', flush=True)
+            yield dict(
+                **shown,
+                **self.evaluation.segmentation(**sampled),
+                **self.evaluation.synthesis(
+                    self._synthesizer(**sampled), self.metrics))
 
 
 def to_plot(rows: Sequence[Row]) -> bytes:

@@ -21,7 +21,9 @@ def keys_of(rows: Sequence[Row]) -> List[str]:
 
 
 def _shown(value: Union[str, int, float]) -> str:
-    return f'{value:.4g}' if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f'{value:.4g}'
+    return ' '.join(str(value).split()).replace('|', r'\|')
 
 
 def to_csv(rows: Sequence[Row]) -> str:

@@ -18,6 +18,7 @@ from torch import nn
 from mmseg_semflow.apis import load_model
 from mmseg_semflow.apis.comparison import Comparison, budget_note, to_plot
 from mmseg_semflow.apis.evaluation import Evaluation
+from mmseg_semflow.apis.tables import to_markdown
 from mmseg_semflow.models import Synthesizer
 from mmseg_semflow.models.synthesizer import image_and_labels
 from tiny import CODEC, META, UNET, runner_cfg, semflow_cfg
@@ -201,8 +202,9 @@ def test_rows_of_generators(compare, street, tmp_path):
     reason, said = compare(*pairs, '--steps', 2, '--num-samples', 4)
     assert reason is None
     rows = read(tmp_path / 'out/synthesis.csv')
-    assert [(row['method'], row['num_steps'], row['synthesis_nfe'])
-            for row in rows] == [('bbdm', '2', '2.0'), ('pix2pix', '', '1.0')]
+    assert [(row['method'], row['num_steps'], row['synthesis_nfe'], row['size'])
+            for row in rows] == [('bbdm', '2', '2.0', '32x24'),
+                                 ('pix2pix', '', '1.0', '32x24')]
     for row in rows:
         assert float(row['diversity']) > 0 and row['iterations'] == '7'
     assert 'SampleDiversity of 4 samples a mask' in said
@@ -279,6 +281,47 @@ def test_an_adaptive_solver_has_one_row(street, tmp_path):
         tmp_path, street, 'semflow', comparison=dict(solvers=['dopri5']))
     rows = [row for _, row in Comparison([config]).rows([checkpoint])]
     assert [row['num_steps'] for row in rows] == ['-']
+
+
+def test_a_model_that_cannot_be_built_is_named_and_the_rest_goes_on(
+        street, tmp_path):
+    fcn = method(tmp_path, street, 'fcn')
+    wrong = tmp_path / 'wrong.py'
+    cfg = Config.fromfile(fcn[0])
+    cfg.model.decode_head.width = 3
+    cfg.dump(str(wrong))
+    _, rows = zip(*Comparison([str(wrong), fcn[0]]).rows([fcn[1], fcn[1]]),
+                  strict=True)
+    assert f'{wrong} cannot be built: ' in rows[0]['note']
+    assert "'width'" in rows[0]['note'] and rows[1]['mIoU'] >= 0
+
+
+def test_two_checkpoints_of_a_config(street, tmp_path):
+    config, checkpoint = method(tmp_path, street, 'fcn')
+    other = tmp_path / 'other.pth'
+    saved = torch.load(checkpoint, weights_only=False)
+    trained = Config.fromfile(config)
+    trained.train_dataloader.batch_size = 4
+    trained.train_dataloader.dataset.data_root = str(tmp_path / 'gone')
+    saved['meta'].update(iter=9, cfg=trained.pretty_text)
+    torch.save(saved, other)
+    comparison = Comparison([config, config])
+    rows = [row for _, row in comparison.rows([checkpoint, str(other)])]
+    assert [(row['method'], row['iterations'], row['batch'], row['train_images'])
+            for row in rows] == [
+                (f'fcn ({checkpoint})', 7, 2, 6),
+                (f'fcn ({other})', 9, 4, 'unknown')]
+    assert len(comparison.pictures['segmentation']) == 4
+
+
+def test_a_note_of_several_lines_is_one_cell():
+    assert to_markdown([dict(note='a\n\tb | c')]).splitlines()[2] == (
+        r'| a b \| c |')
+
+
+def test_an_unknown_metric_is_told_before_the_first_row(compare, street, tmp_path):
+    reason, _ = compare(*method(tmp_path, street, 'fcn'), '--metrics', 'Beauty')
+    assert 'Beauty' in reason and not (tmp_path / 'out').exists()
 
 
 def test_a_metric_of_another_tool(compare, street, tmp_path):
