@@ -22,6 +22,7 @@ from .tables import Row, to_csv, to_markdown
 
 SEGMENTATION, SYNTHESIS = 'segmentation', 'synthesis'
 NUM_STEPS = (1, 2, 5, 10, 25)
+UNKNOWN = 'unknown'
 
 
 class Comparison:
@@ -136,11 +137,13 @@ class Comparison:
                              f'{error}') from error
         model.cfg = cfg
         # Of a GAN what draws for masks, not what judges or maps back.
-        drawing = getattr(model, 'generators', dict(photo=model))['photo']
+        drawing = model
+        if hasattr(model, 'generators'):
+            drawing = model.generators[model._default_domain]
         learned = sum(
             p.numel() for p in drawing.parameters() if p.requires_grad)
         budget = dict(
-            parameters_millions=learned / 1e6, **_budget(meta or {}, cfg))
+            parameters_millions=learned / 1e6, **_budget(meta or {}))
         return model.to(self.device).eval(), budget
 
     def _rows_of(self, model: BaseModel,
@@ -197,20 +200,13 @@ class Comparison:
         return text + '.'
 
 
-def _budget(meta: dict, cfg: Config) -> Row:
-    """Tell what a checkpoint was trained with, by the config inside it."""
-    if 'cfg' in meta:
-        cfg = Config.fromstring(meta['cfg'], '.py')
-    loader = cfg.train_dataloader
-    try:
-        train_images = len(DATASETS.build(loader.dataset))
-    except (ValueError, OSError):
-        # Testing needs no training data.
-        train_images = 'unknown'
+def _budget(meta: dict) -> Row:
+    """List what a checkpoint says of its training."""
+    settings = meta.get('settings', {})
     return dict(
-        iterations=meta.get('iter', 'unknown'),
-        batch=loader.batch_size,
-        train_images=train_images)
+        iterations=meta.get('iter', UNKNOWN),
+        batch=settings.get('images in an iteration', UNKNOWN),
+        train_images=settings.get('number of images', UNKNOWN))
 
 
 def _test_data(cfg: Config) -> Dict[str, Any]:
@@ -244,10 +240,12 @@ def budget_note(rows: Sequence[Row]) -> str:
             methods = budgets.setdefault(tuple(row[key] for key in keys), [])
             methods += [row['method']] * (row['method'] not in methods)
     texts = [
-        f'{", ".join(methods)}: {i} iterations of {b} a process, of {n} images'
+        f'{", ".join(methods)}: {i} iterations of {b}, of {n} images'
         for (i, b, n), methods in budgets.items()
     ]
     told = 'The budgets differ: ' if len(texts) > 1 else 'Equal budgets: '
+    if any(UNKNOWN in budget for budget in budgets):
+        told = 'The budgets, as far as checkpoints tell them: '
     return f'{told}{"; ".join(texts)}.' if texts else ''
 
 

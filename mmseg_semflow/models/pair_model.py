@@ -434,6 +434,7 @@ class PairModel(BaseModule):
                 raise ValueError(
                     f'the checkpoint has a {what}: '
                     f'{_difference(found, own[key])} in the config')
+            state_dict[key] = own[key]
         wrong = [
             key for key in own.keys() | {
                 k

@@ -96,9 +96,8 @@ def through(loader, results):
 
 PAGE = (ROOT / 'docs/results.md').read_text()
 OPTIONS = [
-    line.split('`')[-2]
-    for line in PAGE.split('| the ablation |')[1].split('\n\n')[0].splitlines()
-    if line.endswith('` |')
+    line.split(' | ')[-1].strip('` |')
+    for line in PAGE.split('| the ablation |')[1].split('\n\n')[0].splitlines()[2:]
 ]
 
 
@@ -125,6 +124,18 @@ def test_options_of_the_ablations(text, tmp_path):
     model(**model.data_preprocessor(batch, True), mode='loss')
     if drawing:
         assert model.test_cfg['amplitude'] == 30
+    semflow, path = model.semflow, model.semflow.path
+    for key, found in {
+            'ignore_void': semflow.ignore_void,
+            'time_sampling': path.time_sampling,
+            'start_fraction': path.start_fraction,
+            'codec.amplitude': semflow.codec.amplitude
+    }.items():
+        assert found == options.get(f'model.semflow.{key}', found)
+
+
+def test_the_page_has_options():
+    assert len(OPTIONS) == 7 and all('=' in text for text in OPTIONS)
 
 
 def test_dsm_of_the_paper_widens_stable_diffusion():

@@ -395,7 +395,10 @@ def test_a_checkpoint_of_another_training(source, target, message):
 
 def test_a_checkpoint_in_bfloat16_is_the_same_training():
     weights = build(DSM).bfloat16().state_dict()
-    build(DSM).load_state_dict(weights)
+    model = build(DSM)
+    alphas = model.alphas.clone()
+    model.load_state_dict(weights)
+    assert torch.equal(model.alphas, alphas)
     with pytest.raises(ValueError, match='of other alphas'):
         build(dict(DSM, scheduler=dict(beta_end=0.02))).load_state_dict(weights)
 
