@@ -1,4 +1,4 @@
-"""Evaluate several methods on the same pictures, in one table.
+r"""Evaluate several methods on the same pictures, in one table.
 
 Writes comparison.md, comparison.png (mIoU by network calls) and for each
 direction a .csv and a .png (what the methods make of some images) after
