@@ -1,21 +1,20 @@
-"""Outputs of tiny models, stored once and compared ever after.
+"""Outputs of tiny models of the first version, with their checkpoints.
 
-``python tests/golden.py`` writes the files that are missing.
+The files in ``golden`` were written by that version's code, at commit
+"Golden files: what every process computes, before the house is rebuilt".
 """
 
-import json
+from functools import partial
 from pathlib import Path
 
 import torch
-from mmengine.registry import MODELS
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import nn
 
-import mmseg_semflow  # noqa: F401
-from mmseg_semflow.flow import seeded_generator, uniform_times
+from mmseg_semflow.flow import seeded_generator, tile_network, uniform_times
 
 FOLDER = Path(__file__).parent / 'golden'
+# 8 x 16 pixels, 4 x 8 apart, on patches of 2 x 2.
+TILES = partial(tile_network, window=(4, 8), stride=(2, 4))
 UNET = dict(
     in_channels=12,
     out_channels=12,
@@ -34,45 +33,62 @@ CODEC = dict(
     void_color=(100, 100, 100))
 
 
-def config(model, end_std=None, latents=(1, 1), **kwargs):
+def config(process, latents=(1, 1), losses=None, wrappers=()):
     """Config of a model whose network takes and returns some latents."""
     unet = dict(
         UNET, in_channels=12 * latents[0], out_channels=12 * latents[1])
     return dict(
-        type=model,
-        velocity_net=dict(
-            type='VelocityUNet', prompt_length=2, unet=unet, end_std=end_std),
+        type='SemFlowModel',
+        network=dict(type='VelocityUNet', prompt_length=2, unet=unet),
         autoencoder=dict(type='PatchAutoencoder', factor=2),
         codec=CODEC,
-        **kwargs)
+        process=process,
+        losses=losses,
+        wrappers=wrappers)
 
 
+NO_VOID = dict(type='MatchingLoss', ignore_void=True)
 # The config and the solvers of each direction.
 CASES = dict(
-    semflow=(config('SemFlowModel'), dict(
-        image_to_mask=('euler', 'heun', 'rk4', 'dopri5'),
-        mask_to_image=('euler', 'heun', 'rk4', 'dopri5'))),
+    semflow=(config(dict(type='RectifiedFlow')),
+             dict(
+                 image_to_mask=('euler', 'heun', 'rk4', 'dopri5'),
+                 mask_to_image=('euler', 'heun', 'rk4', 'dopri5'))),
     semflow_options=(config(
-        'SemFlowModel',
-        end_std=(0.5, 1.),
-        ignore_void=True,
-        time_sampling='logit_normal',
-        start_fraction=0.5,
-        one_step_loss=dict(
-            weight=0.5, scale=1.5, class_weight=(1., 2., 0.5, 1., 3.))), dict(
-                image_to_mask=('euler', ), mask_to_image=('euler', ))),
-    symmflow=(config('SymmFlowModel', latents=(2, 2)), dict(
-        image_to_mask=('euler', 'heun'), mask_to_image=('euler', 'heun'))),
-    bbdm=(config('BBDMModel', ignore_void=True),
+        dict(
+            type='RectifiedFlow',
+            time_sampling='logit_normal',
+            start_fraction=0.5),
+        losses=[
+            NO_VOID,
+            dict(
+                type='OneStepMapLoss',
+                weight=0.5,
+                scale=1.5,
+                class_weight=(1., 2., 0.5, 1., 3.))
+        ],
+        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.5, 1.))]),
+                     dict(
+                         image_to_mask=('euler', ),
+                         mask_to_image=('euler', ))),
+    symmflow=(config(dict(type='SymmetricFlow'), latents=(2, 2)),
+              dict(
+                  image_to_mask=('euler', 'heun'),
+                  mask_to_image=('euler', 'heun'))),
+    bbdm=(config(dict(type='BrownianBridge'), losses=[NO_VOID]),
           dict(mask_to_image=('bridge', ))),
     bbdm_segmentor=(config(
-        'BBDMModel', direction='image_to_mask', max_variance=0.3, eta=0.5),
-                    dict(image_to_mask=('bridge', ))),
-    dsm=(config('DSMModel', latents=(2, 1), ignore_void=True),
+        dict(
+            type='BrownianBridge',
+            direction='image_to_mask',
+            max_variance=0.3,
+            eta=0.5)), dict(image_to_mask=('bridge', ))),
+    dsm=(config(dict(type='Diffusion'), latents=(2, 1), losses=[NO_VOID]),
          dict(image_to_mask=('DDIMScheduler', 'DDPMScheduler'))),
     dsm_v=(config(
-        'DSMModel', latents=(2, 1), prediction_type='v_prediction'),
-           dict(image_to_mask=('DDIMScheduler', 'DDPMScheduler'))))
+        dict(type='Diffusion', prediction_type='v_prediction'),
+        latents=(2, 1)), dict(image_to_mask=('DDIMScheduler',
+                                             'DDPMScheduler'))))
 
 
 def inputs():
@@ -104,14 +120,13 @@ def outputs(model, solvers):
                 seeded_generator(0, number, labels[number].to(torch.uint8))
                 for number in range(2)
             ] if solver not in ('heun', 'rk4', 'dopri5') else None
-            torch.manual_seed(1)
-            found[f'{direction}.{solver}'] = model.transport(
-                pixels, uniform_times(3, *times), solver,
-                return_trajectory=True, generators=generators)
-            torch.manual_seed(1)
-            found[f'{direction}.{solver}.tiles'] = model.transport(
-                pixels, uniform_times(2, *times), solver, tile_size=(8, 16),
-                tile_stride=(4, 8))
+            for name, steps, options in (
+                ('', 3, dict(return_trajectory=True, generators=generators)),
+                ('.tiles', 2, dict(wrap=TILES))):
+                torch.manual_seed(1)
+                with torch.no_grad():
+                    found[f'{direction}.{solver}{name}'] = model.transport(
+                        pixels, uniform_times(steps, *times), solver, **options)
     return {key: value.detach().contiguous() for key, value in found.items()}
 
 
@@ -124,23 +139,3 @@ def read(name):
             (state_dict if part == 'weights' else found)[rest] = \
                 file.get_tensor(key)
     return state_dict, found
-
-
-def write(name):
-    """Write what the code at hand computes."""
-    cfg, solvers = CASES[name]
-    torch.manual_seed(0)
-    model = MODELS.build(cfg)
-    nn.init.normal_(model.velocity_net.unet.conv_out.weight, std=0.3)
-    tensors = {f'weights/{k}': v.clone() for k, v in model.state_dict().items()}
-    tensors.update(
-        {f'outputs/{k}': v for k, v in outputs(model, solvers).items()})
-    FOLDER.mkdir(exist_ok=True)
-    save_file(tensors, FOLDER / f'{name}.safetensors',
-              dict(keys=json.dumps(list(model.state_dict()))))
-
-
-if __name__ == '__main__':
-    for case in CASES:
-        if not (FOLDER / f'{case}.safetensors').exists():
-            write(case)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from mmseg_semflow.apis import SemFlowInferencer
-from mmseg_semflow.apis.trajectory import write_trajectory
+from mmseg_semflow.synthesis.trajectory import write_trajectory
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,10 +11,11 @@ from mmengine.registry import DefaultScope
 from mmseg.apis import inference_model
 from mmseg.structures import SegDataSample
 
-from mmseg_semflow.models import SemFlow, Synthesizer
+from mmseg_semflow.models import SemFlow
+from mmseg_semflow.synthesis import Synthesizer
+from mmseg_semflow.synthesis.pictures import Palette, read_label_map
 
 from .loading import ConfigType, load_model
-from .pictures import Palette, read_label_map
 
 Picture = Union[str, Path, np.ndarray]
 

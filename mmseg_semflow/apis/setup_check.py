@@ -15,20 +15,21 @@ from mmengine import fileio
 from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import METRICS, MODELS, init_default_scope
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 from packaging.requirements import Requirement
 
+from mmseg_semflow.benchmark.costs import estimate_training_memory, innermost
 from mmseg_semflow.datasets.layout import check_layout
 from mmseg_semflow.engine.distributed import check_gpu_count
 from mmseg_semflow.flow import PseudoMaskCodec
+from mmseg_semflow.models.checkpoint_guard import rename_old_keys
 from mmseg_semflow.networks.pretrained import headers_alone, load_matching
+from mmseg_semflow.safe_loading import load_from_anywhere
 
-from .costs import estimate_training_memory, innermost
 from .loading import ConfigType, read_config
 
-PARTS = ('velocity_net', 'autoencoder')
+PARTS = ('network', 'autoencoder')
 # What CUDA and its libraries take for themselves, at most.
 CUDA_ITSELF = 3e9
 
@@ -163,8 +164,9 @@ class SetupCheck:
         if not path:
             return
         with headers_alone():
-            checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
+            checkpoint = load_from_anywhere(path)
             weights = checkpoint.get('state_dict', checkpoint)
+            rename_old_keys(weights, 'semflow.')
             for name in PARTS:
                 prefix = f'semflow.{name}.'
                 own = {
@@ -308,7 +310,7 @@ class SetupCheck:
         yield 'error' if sure else 'warning', (
             f'{text}. Stop what else runs there, lower train_dataloader.batch_size '
             'and raise optim_wrapper.accumulative_counts, set model.semflow.'
-            'velocity_net.gradient_checkpointing=True, or shard the training '
+            'network.gradient_checkpointing=True, or shard the training '
             '(docs/training_at_scale.md)')
 
     def _check_disk(self) -> Iterator[tuple]:

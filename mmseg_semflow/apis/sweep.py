@@ -8,10 +8,10 @@ from matplotlib import pyplot as plt
 from mmengine.model import BaseModel
 
 from mmseg_semflow.files import write_bytes
-from mmseg_semflow.models import SemFlow, Synthesizer
-from mmseg_semflow.models.synthesizer import image_and_labels
+from mmseg_semflow.models import SemFlow
+from mmseg_semflow.synthesis import Synthesizer, image_and_labels
 
-from .evaluation import Evaluation, solver_settings
+from .scoring import Evaluation, solver_settings
 from .tables import Row, keys_of, to_csv, to_markdown
 
 METRICS = (dict(type='MaskConsistency'), dict(type='SampleDiversity'))

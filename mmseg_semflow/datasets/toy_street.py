@@ -13,6 +13,8 @@ from mmengine.utils import track_iter_progress
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from .unreadable import NamedFiles
+
 VERSION = 1
 CLASSES = ('sky', 'building', 'road', 'sidewalk', 'tree', 'car', 'person',
            'pole')
@@ -529,7 +531,7 @@ def write_toy_street(data_root: str,
 
 
 @DATASETS.register_module()
-class ToyStreetDataset(BaseSegDataset):
+class ToyStreetDataset(NamedFiles, BaseSegDataset):
     """Procedurally drawn streets with 8 classes in the usual mmseg layout.
 
     Select a split with ``data_prefix``, e.g. ``dict(img_path='img_dir/train',

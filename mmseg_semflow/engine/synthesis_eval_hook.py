@@ -12,11 +12,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from mmseg_semflow.models.synthesizer import (
-    Synthesizer,
-    image_and_labels,
-    paint,
-)
+from mmseg_semflow.pixels import paint
+from mmseg_semflow.synthesis import Synthesizer, image_and_labels
 
 
 @HOOKS.register_module()
@@ -145,8 +142,8 @@ class SynthesisEvalHook(Hook):
             number = (first + offset) * world_size + rank
             if number >= self._number_of_images(runner):
                 return
-            fields = self._synthesizer.evaluate(
-                image.flip(0), result.gt_sem_seg.data[0])
+            fields = self._synthesizer.evaluate(*image_and_labels(
+                dict(inputs=image, data_samples=result)))
             self._evaluator.process(data_samples=[fields])
             if len(self._shown) < self.num_shown:
                 self._shown.append(
@@ -192,7 +189,7 @@ def sample_grid(shown: Sequence[dict],
         rows.append(
             np.concatenate([
                 paint(fields['gt_label_map'], palette).numpy(),
-                *(image.flip(0).permute(1, 2, 0).cpu().numpy()
+                *(image.permute(1, 2, 0).cpu().numpy()
                   for image in images)
             ], 1))
     width = max(row.shape[1] for row in rows)

@@ -84,7 +84,7 @@ class PerceptualDistance(SynthesisMetric):
 
         def distance(*images: Tensor) -> float:
             return network(*(
-                image.to(samples.device).flip(0)[None] / 127.5 - 1
+                image.to(samples.device)[None] / 127.5 - 1
                 for image in images)).item()
 
         real = sample['gt_img']

@@ -6,11 +6,12 @@ from .autoencoder import (
     LatentGaussian,
     PatchAutoencoder,
 )
+from .preconditioning import EndStdPreconditioning
 from .schedulers import build_scheduler, denoise, steps_of
 from .velocity_unet import VelocityUNet
 
 __all__ = [
-    'FrozenAutoencoder', 'KLAutoencoder', 'LatentGaussian',
-    'PatchAutoencoder', 'VelocityUNet', 'build_scheduler', 'denoise',
+    'EndStdPreconditioning', 'FrozenAutoencoder', 'KLAutoencoder',
+    'LatentGaussian', 'PatchAutoencoder', 'VelocityUNet', 'build_scheduler', 'denoise',
     'steps_of'
 ]

@@ -170,7 +170,6 @@ class KLAutoencoder(FrozenAutoencoder):
         if self.sd_folder is not None:
             load_part(self.vae, self.sd_folder, 'vae')
 
-    @torch.no_grad()
     def encode(self, pixels: Tensor) -> LatentGaussian:
         """See :meth:`FrozenAutoencoder.encode`."""
         self.check_size(pixels)

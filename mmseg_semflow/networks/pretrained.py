@@ -8,7 +8,6 @@ from typing import Dict, Iterator, Union
 import safetensors.torch
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel
-from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
@@ -16,6 +15,8 @@ from torch._subclasses.fake_tensor import (
     unset_fake_temporarily,
 )
 from transformers import CLIPTextModel, CLIPTokenizer
+
+from mmseg_semflow.safe_loading import load_from_local
 
 PathLike = Union[str, Path]
 # Versions of Stable Diffusion by the width of the prompt that the UNet reads.
@@ -216,7 +217,7 @@ def read_weights(path: PathLike) -> Dict[str, Tensor]:
         except SafetensorError as error:
             raise ValueError(f'{path} cannot be read: it is truncated or no '
                              f'safetensors file ({error})') from error
-    checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu')
+    checkpoint = load_from_local(str(path))
     weights = checkpoint
     if isinstance(checkpoint, dict):
         weights = checkpoint.get('state_dict', checkpoint)
@@ -241,11 +242,13 @@ def load_unet_file(unet: UNet2DConditionModel, path: PathLike) -> None:
         ValueError: If it cannot be read or holds another architecture.
     """
     state_dict = read_weights(path)
-    marker = 'velocity_net.unet.'
-    ours = {
-        key.split(marker)[1]: value
-        for key, value in state_dict.items() if marker in key
-    }
+    ours = {}
+    # The second as the first version had it.
+    for marker in ('network.unet.', 'velocity_net.unet.'):
+        ours.update({
+            key.split(marker)[1]: value
+            for key, value in state_dict.items() if marker in key
+        })
     load_matching(unet, widen_ends(ours or state_dict, unet),
                   name_file(path, state_dict))
 

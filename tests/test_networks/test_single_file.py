@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from mmengine.registry import MODELS
 from safetensors.torch import load_file, save_file
 
-from mmseg_semflow.networks.conversion import single_file_to_folder
+from mmseg_semflow.networks.diffusers_folder import single_file_to_folder
 from tiny import UNET, VAE, byte_vocabulary, text_encoder
 
 RESNET = {

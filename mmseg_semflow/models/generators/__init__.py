@@ -1,4 +1,4 @@
-"""Adapter to mmagic, which has to be installed for it."""
+"""The adapter to mmagic, which has to be installed for it."""
 
 try:
     import mmagic  # noqa: F401
@@ -8,11 +8,7 @@ except ImportError as error:
         f"({error}): pip install 'mmseg_semflow[mmagic]' and then "
         'pip install --no-deps mmagic==1.2.0') from error
 
-from .compared import BBDMGenerator, SymmFlowGenerator
-from .data_preprocessor import SemFlowGeneratorDataPreProcessor
+from .mmagic_batches import SemFlowGeneratorDataPreProcessor
 from .semflow_generator import SemFlowGenerator
 
-__all__ = [
-    'BBDMGenerator', 'SemFlowGenerator', 'SemFlowGeneratorDataPreProcessor',
-    'SymmFlowGenerator'
-]
+__all__ = ['SemFlowGenerator', 'SemFlowGeneratorDataPreProcessor']

@@ -1,12 +1,13 @@
-"""Batches of mmsegmentation's samples for the generator."""
+"""The border to mmagic: its batches and its results, which are BGR."""
 
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from mmagic.registry import MODELS
 from mmagic.structures import DataSample
 
 from mmseg_semflow.models.data_preprocessor import SemFlowDataPreProcessor
-from mmseg_semflow.models.synthesizer import resize_labels
+from mmseg_semflow.pixels import resize_labels
+from mmseg_semflow.synthesis import ImageSampler
 
 
 @MODELS.register_module()
@@ -49,3 +50,38 @@ class SemFlowGeneratorDataPreProcessor(SemFlowDataPreProcessor):
         ]
         return dict(
             inputs=inputs['inputs'], data_samples=DataSample.stack(samples))
+
+
+def evaluate_batch(sampler: ImageSampler,
+                   data_samples: DataSample) -> List[DataSample]:
+    """Synthesise an image, or several, for every mask of a batch.
+
+    Args:
+        sampler (ImageSampler): What makes them.
+        data_samples (DataSample): The batch, stacked, as
+            :class:`SemFlowGeneratorDataPreProcessor` makes it.
+
+    Returns:
+        List[DataSample]: For each mask the results of
+        :meth:`ImageSampler.evaluate`, their images BGR, and
+        ``output.pred_img``, the same as ``fake_img``.
+    """
+    results = []
+    for sample in data_samples.split():
+        fields = sampler.evaluate(sample.gt_img.flip(0), sample.gt_label_map)
+        protocol = fields.pop('protocol')
+        fields = {
+            key: value if key.endswith(('label_map', 'label_maps')) else
+            value.flip(-3)
+            for key, value in fields.items()
+        }
+        results.append(
+            DataSample(
+                **fields,
+                output=DataSample(pred_img=fields['fake_img']),
+                metainfo=dict(
+                    img_path=sample.img_path,
+                    protocol=protocol,
+                    pred_channel_order='BGR',
+                    gt_channel_order='BGR')))
+    return results

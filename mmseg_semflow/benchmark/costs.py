@@ -106,7 +106,7 @@ class FakeStep:
             Defaults to None, those of the config.
 
     Raises:
-        ValueError: If the config's model is no :class:`PairModel`.
+        ValueError: If the config's model is none of SemFlow.
     """
 
     def __init__(self,
@@ -119,11 +119,12 @@ class FakeStep:
                              f'but got model.type={cfg.model.type!r}')
         self.batch_size = batch_size or cfg.train_dataloader.batch_size
         self.size = size or training_size(cfg)
-        self.decodes = bool(semflow.get('one_step_loss'))
+        self.decodes = any(loss['type'].startswith('OneStep')
+                           for loss in semflow.get('losses') or ())
         self.dtype = amp_dtype(cfg)
         self.mode = FakeTensorMode()
         with self.mode:
-            self.network = MODELS.build(semflow.velocity_net).train()
+            self.network = MODELS.build(semflow.network).train()
             self.autoencoder = MODELS.build(semflow.autoencoder)
             for module in self.network.modules():
                 if isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
@@ -163,7 +164,7 @@ class FakeStep:
 def amp_dtype(cfg: Config) -> Optional[torch.dtype]:
     """Tell what the config's optimizer wrapper computes in; None: float32."""
     wrapper = cfg.get('optim_wrapper', {})
-    if wrapper.get('type') != 'AmpOptimWrapper':
+    if wrapper.get('type') not in ('AmpOptimWrapper', 'AutocastOptimWrapper'):
         return None
     name = wrapper.get('dtype') or 'float16'
     return None if name == 'float32' else getattr(torch, name)

@@ -1,17 +1,13 @@
-"""Local checkpoints: reading executes no code, writing is all or nothing."""
+"""Reading of checkpoints that executes no code."""
 
 import os.path as osp
 import pickle
-from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import torch
-from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
-
-from mmseg_semflow.files import write_bytes
 
 try:
     from numpy._core.multiarray import _reconstruct, scalar
@@ -27,23 +23,22 @@ def _history_buffer_getattr(obj: Any, name: str) -> Any:
 
 # What mmengine's own checkpoints hold besides tensors: torch >= 2.6 refuses
 # these by default. A plain getattr on the list would reach anything.
-torch.serialization.add_safe_globals([
+ALLOWED = [
     HistoryBuffer, np.ndarray, np.dtype,
     *(type(np.dtype(kind)) for kind in '?bBhHiIlLqQefd'),
     (_history_buffer_getattr, 'builtins.getattr'),
     *((function, f'{module}.{function.__name__}')
       for function in (_reconstruct, scalar)
       for module in ('numpy.core.multiarray', 'numpy._core.multiarray'))
-])
+]
 
 
-@CheckpointLoader.register_scheme(prefixes='', force=True)
-def load_from_local(filename: str, map_location: Any) -> Any:
-    """Load a local checkpoint, in place of mmengine's function of this name.
+def load_from_local(filename: str, map_location: Any = 'cpu') -> Any:
+    """Load a local checkpoint.
 
     Args:
         filename (str): Path of the checkpoint.
-        map_location (Any): As in ``torch.load``.
+        map_location (Any): As in ``torch.load``. Defaults to ``'cpu'``.
 
     Returns:
         Any: The loaded checkpoint.
@@ -57,8 +52,9 @@ def load_from_local(filename: str, map_location: Any) -> Any:
     if not osp.isfile(filename):
         raise FileNotFoundError(f'{filename} can not be found.')
     try:
-        return torch.load(
-            filename, map_location=map_location, weights_only=True)
+        with torch.serialization.safe_globals(ALLOWED):
+            return torch.load(
+                filename, map_location=map_location, weights_only=True)
     # The last three from the unpickler, which takes any text for opcodes.
     except (RuntimeError, EOFError, pickle.UnpicklingError, LookupError,
             ValueError, AttributeError) as error:
@@ -68,14 +64,17 @@ def load_from_local(filename: str, map_location: Any) -> Any:
             f'({error or type(error).__name__})') from error
 
 
-@register_backend('local', force=True, prefixes='')
-class AtomicLocalBackend(LocalBackend):
-    """mmengine's backend for local files, which never leaves half a file.
+def load_from_anywhere(filename: str) -> Any:
+    """Load a checkpoint of this disk, or one that mmengine fetches.
 
-    mmengine writes its checkpoints through it. What is under the final name
-    is whole at any moment, after a power failure too.
+    Args:
+        filename (str): A path, or an address with a scheme that mmengine's
+            ``CheckpointLoader`` knows, such as ``https://``.
+
+    Returns:
+        Any: The loaded checkpoint, on the CPU.
     """
-
-    def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
-        """Write a file, see :func:`mmseg_semflow.files.write_bytes`."""
-        write_bytes(filepath, obj)
+    if '://' not in filename:
+        return load_from_local(filename)
+    with torch.serialization.safe_globals(ALLOWED):
+        return CheckpointLoader.load_checkpoint(filename, 'cpu')

@@ -10,15 +10,14 @@ from mmengine.device import get_device
 from mmengine.evaluator import Evaluator
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
 from mmseg.models import BaseSegmentor
 
+from mmseg_semflow.apis.loading import load_weights
+from mmseg_semflow.apis.scoring import Evaluation, solver_settings
+from mmseg_semflow.apis.tables import Row, to_csv, to_markdown
 from mmseg_semflow.files import write_bytes
-from mmseg_semflow.models import Synthesizer
-
-from .evaluation import Evaluation, solver_settings
-from .gallery import to_gallery
-from .tables import Row, to_csv, to_markdown
+from mmseg_semflow.synthesis import Synthesizer
+from mmseg_semflow.synthesis.gallery import to_gallery
 
 SEGMENTATION, SYNTHESIS = 'segmentation', 'synthesis'
 NUM_STEPS = (1, 2, 5, 10, 25)
@@ -130,8 +129,7 @@ class Comparison:
             raise ValueError(
                 f'{cfg.filename} cannot be built: {error}') from error
         try:
-            meta = load_checkpoint(
-                model, checkpoint, map_location='cpu', strict=True).get('meta')
+            meta = load_weights(model, checkpoint, strict=True)
         except RuntimeError as error:
             raise ValueError(f'{checkpoint} does not fit {cfg.filename}: '
                              f'{error}') from error
@@ -143,7 +141,7 @@ class Comparison:
         learned = sum(
             p.numel() for p in drawing.parameters() if p.requires_grad)
         budget = dict(
-            parameters_millions=learned / 1e6, **_budget(meta or {}))
+            parameters_millions=learned / 1e6, **_budget(meta))
         return model.to(self.device).eval(), budget
 
     def _rows_of(self, model: BaseModel,
@@ -161,11 +159,11 @@ class Comparison:
         semflow = model.semflow
         segments = (
             isinstance(model, BaseSegmentor)
-            and 'image_to_mask' in semflow.directions)
-        draws = bool(self.metrics) and 'mask_to_image' in semflow.directions
+            and 'image_to_mask' in semflow.process.directions)
+        draws = bool(self.metrics) and 'mask_to_image' in semflow.process.directions
         how = model.cfg.get('comparison', {})
         steps = self.num_steps or how.get('num_steps', NUM_STEPS)
-        solvers = how.get('solvers', [semflow.default_solver])
+        solvers = how.get('solvers', [semflow.process.default_solver])
         for sampled, shown in solver_settings(semflow, solvers, steps):
             print(f'{shown["solver"]}, {shown["num_steps"]} steps', flush=True)
             if segments:

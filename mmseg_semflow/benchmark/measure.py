@@ -26,10 +26,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmseg_semflow.datasets.cached_latents import pack_latents
 from mmseg_semflow.flow import PseudoMaskCodec
-from mmseg_semflow.models import PairModel
+from mmseg_semflow.models import SemFlowModel
 
 from .costs import PeakMemory, Size, count_flops, innermost, training_size
-from .tables import Row
+from mmseg_semflow.apis.tables import Row
 
 Way = Callable[[], Any]
 Times = Dict[str, List[float]]
@@ -144,12 +144,12 @@ def color_by_class(label_map: Tensor, codec: PseudoMaskCodec) -> Tensor:
     return pseudo_mask
 
 
-def plain_loss(model: PairModel, images: Tensor,
+def plain_loss(model: SemFlowModel, images: Tensor,
                pseudo_masks: Tensor) -> Tensor:
     """Compute Eq. 10 the plain way: two encodes, each of the whole batch.
 
     Args:
-        model (PairModel): Gives the networks.
+        model (SemFlowModel): Gives the networks.
         images (Tensor): Images in [-1, 1], shape (B, 3, H, W).
         pseudo_masks (Tensor): Pseudo masks, shape (B, 3, H, W).
 
@@ -167,7 +167,7 @@ def plain_loss(model: PairModel, images: Tensor,
         vae.enable_slicing()
     t = torch.rand(len(z0), device=z0.device)
     s = t[:, None, None, None]
-    pred = model.velocity_net((1 - s) * z0 + s * z1, t)
+    pred = model.network((1 - s) * z0 + s * z1, t)
     return torch.nn.functional.mse_loss(pred, z1 - z0)
 
 
@@ -343,7 +343,7 @@ class Benchmark:
             raise ValueError(
                 f'{cfg.filename} is of {cfg.default_scope}: measure its twin '
                 'for mmseg, whose training step is the same')
-        for part in (semflow.velocity_net, semflow.autoencoder):
+        for part in (semflow.network, semflow.autoencoder):
             part.pop('sd_folder', None)
             part.pop('unet_weights', None)
 
@@ -438,7 +438,7 @@ class Benchmark:
     def _loss(self, data: dict) -> Tensor:
         return self.model.parse_losses(self.model(**data, mode='loss'))[0]
 
-    def _plain_loss(self, model: PairModel) -> Tensor:
+    def _plain_loss(self, model: SemFlowModel) -> Tensor:
         images, pseudo_masks = [], []
         for sample in self.samples:
             image = torch.from_numpy(sample['img'].astype(np.float32))
@@ -671,6 +671,6 @@ class Benchmark:
             peak_GFLOP_per_second=round(self.peak / 1e9, 1),
             clock='wall' if CUDA else "the process' own seconds",
             weights='random',
-            beyond_the_paper=', '.join(
-                key for key in ('one_step_loss', 'start_fraction', 'ignore_void')
-                if self.cfg.model.semflow.get(key)) or 'nothing')
+            process=self.model.semflow.process.__class__.__name__,
+            losses=', '.join(
+                type(loss).__name__ for loss in self.model.semflow.losses))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmseg_semflow.flow import PseudoMaskCodec
 
-from ..data_preprocessor import SemFlowGeneratorDataPreProcessor
+from mmseg_semflow.models.generators import SemFlowGeneratorDataPreProcessor
 
 
 @MODELS.register_module()

@@ -9,9 +9,8 @@ import numpy as np
 from mmengine.utils import track_iter_progress
 from torch import Tensor
 
-from mmseg_semflow.models import Synthesizer
-
 from .pictures import list_masks, read_note, write_picture
+from .synthesizer import Synthesizer
 
 
 def synthesize_folder(synthesizer: Synthesizer,

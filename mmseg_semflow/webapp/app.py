@@ -15,7 +15,7 @@ import numpy as np
 
 from mmseg_semflow.flow import SOLVERS
 
-from .inferencer import SemFlowInferencer
+from mmseg_semflow.apis import SemFlowInferencer
 
 MAX_SIDE = 4096
 

@@ -12,13 +12,9 @@ from mmengine.registry import DATASETS
 from mmengine.utils import track_iter_progress
 from torch import Tensor
 
-from mmseg_semflow.flow import ADAPTIVE_SOLVERS
-from mmseg_semflow.models import Synthesizer
-from mmseg_semflow.models.synthesizer import (
-    image_and_labels,
-    paint,
-    resize_labels,
-)
+from mmseg_semflow.models import SemFlowModel
+from mmseg_semflow.pixels import paint, resize_labels
+from mmseg_semflow.synthesis import Synthesizer, image_and_labels
 
 from .tables import Row
 
@@ -161,14 +157,15 @@ class Evaluation:
         seconds, calls, self.pictures = 0., 0, []
         handle = self._network().register_forward_hook(self._count)
         try:
-            synthesizer.draw(image_and_labels(self.dataset[0])[1], 0)  # not timed
+            first = image_and_labels(self.dataset[0])[1]
+            synthesizer.synthesize([(first, 0)])  # not timed
             for i, item in self._items():
                 image, labels = image_and_labels(item)
                 labels = resize_labels(
                     labels, synthesizer.size or tuple(image.shape[-2:]))
                 self._calls = 0
                 start = self._clock()
-                synthesizer.draw(labels, 0)
+                synthesizer.synthesize([(labels, 0)])
                 seconds += self._clock() - start
                 calls += self._calls
                 result = synthesizer.evaluate(image, labels)
@@ -200,7 +197,7 @@ class Evaluation:
             results = self.model.test_step(_batch(item))
             seconds += self._clock() - start
             count += sum(len(result.samples) for result in results)
-            self._keep(i, results[0].fake_img)
+            self._keep(i, results[0].fake_img.flip(0))  # BGR
             evaluator.process(data_samples=results)
         return dict(
             **_numbers(evaluator.evaluate(self.num_images)),
@@ -215,11 +212,11 @@ class Evaluation:
 
     def _network(self) -> torch.nn.Module:
         semflow = getattr(self.model, 'semflow', None)
-        return self.model if semflow is None else semflow.velocity_net
+        return self.model if semflow is None else semflow.network
 
     def _keep(self, i: int, fake_img: Tensor) -> None:
         if i in self._shown:
-            self.pictures.append(_pixels(fake_img.flip(0)))
+            self.pictures.append(_pixels(fake_img))
 
     def _paint(self, label_map: Tensor) -> np.ndarray:
         palette = self.dataset.metainfo.get('palette') or ()
@@ -239,12 +236,12 @@ class Evaluation:
         return time.perf_counter()
 
 
-def solver_settings(semflow: torch.nn.Module, solvers: Sequence[str],
+def solver_settings(semflow: SemFlowModel, solvers: Sequence[str],
                     steps: Sequence[int]) -> List[Tuple[dict, Row]]:
     """List all settings of the solver.
 
     Args:
-        semflow (nn.Module): A :class:`PairModel`.
+        semflow (SemFlowModel): The model.
         solvers (Sequence[str]): Names of solvers.
         steps (Sequence[int]): Numbers of steps; an adaptive solver chooses
             its own and stands there once.
@@ -258,9 +255,9 @@ def solver_settings(semflow: torch.nn.Module, solvers: Sequence[str],
     """
     settings = []
     for solver in solvers:
-        adaptive = solver in ADAPTIVE_SOLVERS
+        adaptive = not semflow.process.has_fixed_steps(solver)
         for num_steps in steps[:1] if adaptive else steps:
-            semflow.check_sampling(num_steps, solver)
+            semflow.process.check_sampling(num_steps, solver)
             sampled = dict(solver=solver, num_steps=num_steps)
             shown = dict(sampled, num_steps='-') if adaptive else sampled
             settings.append((sampled, shown))

@@ -28,7 +28,7 @@ from .pretrained import (
 )
 
 # The subfolders of a diffusers folder, and which part of a model each holds.
-PARTS = dict(unet='velocity_net.unet', vae='autoencoder.vae')
+PARTS = dict(unet='network.unet', vae='autoencoder.vae')
 # Beside them: the null prompt, and what else a checkpoint of ours knows.
 REST = 'semflow.safetensors'
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
@@ -168,8 +168,7 @@ def model_to_folder(model: nn.Module, folder: PathLike) -> None:
     """Write a model as a diffusers folder.
 
     Args:
-        model (nn.Module): A ``SemFlowModel`` or one it is compared with. Its
-            tensors are laid out anew in memory.
+        model (nn.Module): A :class:`SemFlowModel`. Its tensors are laid out anew in memory.
         folder (str | Path): The folder to write: ``unet/``, ``vae/`` if the
             autoencoder is a :class:`KLAutoencoder`, and
             ``semflow.safetensors`` with the null prompt, the codec and what

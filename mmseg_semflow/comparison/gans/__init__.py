@@ -1,6 +1,6 @@
 """The GANs that SemFlow is compared with, on the same masks and metrics."""
 
-from .data_preprocessor import MaskTranslationDataPreProcessor
+from .mask_batches import MaskTranslationDataPreProcessor
 from .models import SCGAN, SPADE, MaskCycleGAN, MaskPix2Pix, Pix2PixHD
 from .networks import (
     GlobalGenerator,

@@ -16,7 +16,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS, init_default_scope
 from mmseg.utils.tokenizer import SimpleTokenizer
 
-from mmseg_semflow.networks.conversion import (
+from mmseg_semflow.networks.diffusers_folder import (
     fill_model,
     folder_to_model,
     model_to_folder,
@@ -92,7 +92,7 @@ def stable_diffusion_to_folder(config: ConfigType,
         single_file_to_folder(
             weights,
             folder,
-            unet=semflow.velocity_net.unet,
+            unet=semflow.network.unet,
             vae=semflow.autoencoder.vae,
             vocabulary={word: i for i, word in enumerate(words)},
             merges=[' '.join(pair) for pair in tokenizer.bpe_ranks])
@@ -180,18 +180,18 @@ def released_to_checkpoint(config: ConfigType,
     cfg = read_config(config)
     _check_vae(cfg, "the authors' UNet")
     semflow = copy.deepcopy(cfg.model.semflow)
-    sd_folder = sd_folder or semflow.velocity_net.get('sd_folder')
+    sd_folder = sd_folder or semflow.network.get('sd_folder')
     if not sd_folder:
         raise ValueError(
             f'{cfg.filename} has no sd_folder: name a Stable Diffusion folder '
             'for the VAE and the null prompt (--sd-folder)')
-    semflow.velocity_net.update(
+    semflow.network.update(
         sd_folder=str(sd_folder), unet_weights=str(weights))
     semflow.autoencoder.sd_folder = str(sd_folder)
     with written_whole(out, overwrite) as new:
         model = _build(semflow)
         # By parts: mmengine's init_weights of the whole prints every weight.
-        model.velocity_net.init_weights()
+        model.network.init_weights()
         model.autoencoder.init_weights()
         _save_checkpoint(model, cfg, new)
 

@@ -1,7 +1,7 @@
-"""Translation models of mmagic that draw images for masks."""
+"""Translation models of mmagic that synthesise images for masks."""
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from mmagic.structures import DataSample
@@ -9,9 +9,9 @@ from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from mmseg_semflow.flow import seeded_generator
-from mmseg_semflow.models.synthesizer import ImageSampler, to_uint8
-
-from ..results import draw_samples
+from mmseg_semflow.models.generators.mmagic_batches import evaluate_batch
+from mmseg_semflow.pixels import to_uint8
+from mmseg_semflow.synthesis import ImageSampler
 
 
 class MaskToImage:
@@ -66,7 +66,7 @@ class MaskToImage:
         self.sampler()
 
     def sampler(self) -> 'GANSampler':
-        """Make what draws the images as ``test_cfg`` says."""
+        """Make what synthesises the images as ``test_cfg`` says."""
         return GANSampler(self, **self.test_cfg)
 
     def init_weights(self) -> None:
@@ -116,17 +116,17 @@ class MaskToImage:
         return super().train_step(data, optim_wrapper)
 
     def val_step(self, data: dict) -> List[DataSample]:
-        """Draw images for a batch; see :func:`draw_samples`."""
+        """Synthesise for a batch; see :func:`evaluate_batch`."""
         data_samples = self.data_preprocessor(data)['data_samples']
-        return draw_samples(self.sampler(), data_samples)
+        return evaluate_batch(self.sampler(), data_samples)
 
     def test_step(self, data: dict) -> List[DataSample]:
-        """Draw images for a batch; see :func:`draw_samples`."""
+        """Synthesise for a batch; see :func:`evaluate_batch`."""
         return self.val_step(data)
 
 
 class GANSampler(ImageSampler):
-    """Draw images for label maps by a GAN.
+    """Synthesise images for label maps by a GAN.
 
     Whatever noise the generator draws depends on the seed, on the number of
     the sample and on the label map, and on nothing else; the random numbers
@@ -144,12 +144,15 @@ class GANSampler(ImageSampler):
     @property
     def protocol(self) -> str:
         """str: See :attr:`ImageSampler.protocol`."""
-        return (f'{self.num_samples} samples a mask, '
+        return (f'{self.num_samples} samples per mask, '
                 f'{type(self.model).__name__}, seed {self.seed}')
 
     @torch.no_grad()
-    def draw(self, label_map: Tensor, number: int) -> Tensor:
-        """Draw one image; see :meth:`ImageSampler.draw`."""
+    def synthesize(self, requests: Sequence[Tuple[Tensor, int]]) -> List[Tensor]:
+        """See :meth:`ImageSampler.synthesize`."""
+        return [self._synthesize_one(*request) for request in requests]
+
+    def _synthesize_one(self, label_map: Tensor, number: int) -> Tensor:
         label_map = self.resize(label_map)
         encoder = self.model.data_preprocessor
         mask = encoder.encode(label_map[None].to(encoder.codec.levels.device))
