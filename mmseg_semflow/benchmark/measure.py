@@ -24,12 +24,12 @@ from mmseg.registry import DATASETS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from mmseg_semflow.apis.tables import Row
 from mmseg_semflow.datasets.cached_latents import pack_latents
 from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.models import SemFlowModel
 
 from .costs import PeakMemory, Size, count_flops, innermost, training_size
-from mmseg_semflow.apis.tables import Row
 
 Way = Callable[[], Any]
 Times = Dict[str, List[float]]

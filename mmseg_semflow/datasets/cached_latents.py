@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
-import numpy as np
 import torch
 from mmcv.transforms import RandomFlip
 from mmengine.dataset import Compose
@@ -99,9 +98,10 @@ class FixedPairs:
         """Tell what the pairs depend on, as json has it.
 
         Returns:
-            dict: ``pipeline``, without the probability of the flip; and ``dataset``: its type, classes, number of images and
-            ``files``, the SHA-256 of the sizes of all images and label maps
-            and their names relative to ``data_root``, in order.
+            dict: ``pipeline``, without the probability of the flip; and
+            ``dataset``: its type, classes, number of images and ``files``,
+            the SHA-256 of the sizes of all images and label maps and their
+            names relative to ``data_root``, in order.
         """
         digest = hashlib.sha256()
         root = self.dataset.data_root or '.'
