@@ -86,7 +86,7 @@ class SynthesisEvalHook(Hook):
         if isinstance(runner.model, FullyShardedDataParallel):
             # Its ranks must call the network together and equally often.
             raise ValueError(
-                'SynthesisEvalHook cannot draw with a model that FSDP shards: '
+                'SynthesisEvalHook cannot synthesise with a model that FSDP shards: '
                 'leave it out of custom_hooks, and evaluate the checkpoints by '
                 'tools/test.py with a semflow_generator config')
         if not hasattr(model, 'semflow'):

@@ -51,7 +51,7 @@ class SemFlow(BaseSegmentor):
             or ``'dopri5'``;
             ``mode``, ``'whole'`` or ``'slide'``, the latter with
             ``crop_size`` and ``stride`` (height, width); ``dtype``, None or
-            ``'bfloat16'`` for autocast; ``seed`` of a process that draws
+            ``'bfloat16'`` for autocast; ``seed`` of a process that samples
             noise, which SemFlow's does not. Defaults to None, which is
             ``dict(num_steps=25, solver='euler', mode='whole', dtype=None,
             seed=0)``.
