@@ -22,6 +22,7 @@ from mmseg_semflow.flow import (
     Generators,
     Network,
     check_num_steps,
+    check_tiling,
     perturb,
     seeded_generator,
     tile_network,
@@ -393,16 +394,7 @@ def _tiling(
     if tile_stride is None:
         tile_stride = tuple(
             max(side // (2 * factor), 1) * factor for side in tile_size)
-    for name, pixels in dict(
-            tile_size=tile_size, tile_stride=tile_stride).items():
-        if len(pixels) != 2 or any(p < 1 or p % factor for p in pixels):
-            raise ValueError(
-                f'{name} must be (height, width), both multiples of the '
-                f"autoencoder's factor {factor}, but got {tuple(pixels)}")
-    if any(s > t for s, t in zip(tile_stride, tile_size, strict=True)):
-        raise ValueError(
-            f'tile_stride={tuple(tile_stride)} must not exceed '
-            f'tile_size={tuple(tile_size)}: pixels would be left out')
+    check_tiling(tile_size, tile_stride, ('tile_size', 'tile_stride'), factor)
     window, stride = (
         tuple(p // factor for p in pixels) for pixels in (tile_size, tile_stride))
     return partial(tile_network, window=window, stride=stride)
