@@ -16,6 +16,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS, init_default_scope
 from mmseg.utils.tokenizer import SimpleTokenizer
 
+from mmseg_semflow.models.checkpoint_guard import PREFIX, weights_of
 from mmseg_semflow.networks.diffusers_folder import (
     fill_model,
     folder_to_model,
@@ -27,7 +28,6 @@ from mmseg_semflow.networks.diffusers_folder import (
 from .loading import ConfigType, meta_of_dataset, read_config
 
 PathLike = Union[str, Path]
-PREFIX = 'semflow.'
 
 
 @contextmanager
@@ -123,11 +123,7 @@ def checkpoint_to_folder(config: ConfigType,
     cfg = read_config(config)
     with written_whole(out, overwrite) as new:
         model = _build(cfg.model.semflow)
-        state_dict = {
-            key.removeprefix(PREFIX): value
-            for key, value in read_weights(checkpoint).items()
-        }
-        fill_model(model, state_dict, checkpoint)
+        fill_model(model, weights_of(read_weights(checkpoint)), checkpoint)
         model_to_folder(model, new)
 
 

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from mmseg_semflow.datasets.cached_latents import FixedPairs, LatentCache, as_json
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.flow import PseudoMaskCodec, perturb, seeded_generator
+from mmseg_semflow.models.checkpoint_guard import weights_of
 from mmseg_semflow.safe_loading import load_from_anywhere
 
 from .loading import read_config
-
-PREFIX = 'semflow.autoencoder.'
 
 
 class LatentWriter:
@@ -137,11 +136,8 @@ def _autoencoder(cfg: Config) -> nn.Module:
     autoencoder.init_weights()
     if cfg.get('load_from'):
         checkpoint = load_from_anywhere(cfg.load_from)
-        autoencoder.load_state_dict({
-            key.removeprefix(PREFIX): value
-            for key, value in checkpoint['state_dict'].items()
-            if key.startswith(PREFIX)
-        })
+        autoencoder.load_state_dict(
+            weights_of(checkpoint['state_dict'], 'autoencoder'))
     return autoencoder
 
 

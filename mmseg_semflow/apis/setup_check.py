@@ -23,7 +23,7 @@ from mmseg_semflow.benchmark.costs import estimate_training_memory, innermost
 from mmseg_semflow.datasets.layout import check_layout
 from mmseg_semflow.engine.distributed import check_gpu_count
 from mmseg_semflow.flow import PseudoMaskCodec
-from mmseg_semflow.models.checkpoint_guard import rename_old_keys
+from mmseg_semflow.models.checkpoint_guard import weights_of
 from mmseg_semflow.networks.pretrained import headers_alone, load_matching
 from mmseg_semflow.safe_loading import load_from_anywhere
 
@@ -165,17 +165,12 @@ class SetupCheck:
             return
         with headers_alone():
             checkpoint = load_from_anywhere(path)
-            weights = checkpoint.get('state_dict', checkpoint)
-            rename_old_keys(weights, 'semflow.')
+            state_dict = checkpoint.get('state_dict', checkpoint)
             for name in PARTS:
-                prefix = f'semflow.{name}.'
-                own = {
-                    key.removeprefix(prefix): value
-                    for key, value in weights.items() if key.startswith(prefix)
-                }
                 try:
                     load_matching(
-                        MODELS.build(self.cfg.model.semflow[name]), own, path)
+                        MODELS.build(self.cfg.model.semflow[name]),
+                        weights_of(state_dict, name), path)
                 except ValueError as error:
                     yield 'warning', (
                         f'{error}. Training would start from what fits and leave '
