@@ -23,8 +23,8 @@ from mmseg_semflow.benchmark.costs import estimate_training_memory, innermost
 from mmseg_semflow.datasets.layout import check_layout
 from mmseg_semflow.engine.distributed import check_gpu_count
 from mmseg_semflow.flow import PseudoMaskCodec
-from mmseg_semflow.models.checkpoint_guard import weights_of
-from mmseg_semflow.networks.pretrained import headers_alone, load_matching
+from mmseg_semflow.models.checkpoint_guard import CheckpointGuard, weights_of
+from mmseg_semflow.networks.pretrained import headers_alone
 from mmseg_semflow.safe_loading import load_from_anywhere
 
 from .loading import ConfigType, read_config
@@ -163,18 +163,29 @@ class SetupCheck:
         path = self.cfg.get('load_from')
         if not path:
             return
+        semflow = self.cfg.model.semflow
+        guard = CheckpointGuard({}, semflow.get('partial_load', ()))
         with headers_alone():
             checkpoint = load_from_anywhere(path)
-            state_dict = checkpoint.get('state_dict', checkpoint)
+            weights = weights_of(checkpoint.get('state_dict', checkpoint))
             for name in PARTS:
+                prefix = f'{name}.'
+                own = MODELS.build(semflow[name]).state_dict(prefix=prefix)
+                given = {
+                    key: value
+                    for key, value in weights.items() if key.startswith(prefix)
+                }
                 try:
-                    load_matching(
-                        MODELS.build(self.cfg.model.semflow[name]),
-                        weights_of(state_dict, name), path)
+                    guard.check(given, own, '', 'SemFlowModel')
                 except ValueError as error:
+                    yield 'error', f'{path} does not fit the {name}: {error}'
+                    continue
+                kept = [key for key in own if given[key] is own[key]]
+                if kept:
                     yield 'warning', (
-                        f'{error}. Training would start from what fits and leave '
-                        f'the rest of the {name} as it is')
+                        f'{path} does not fit the {name} in {len(kept)} keys, for '
+                        f'example {kept[0]}, which partial_load allows: they '
+                        'start as if there were no load_from')
                 else:
                     yield 'ok', f'{path} fits the {name}'
 
