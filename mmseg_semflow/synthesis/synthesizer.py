@@ -352,7 +352,7 @@ class Synthesizer(ImageSampler):
         return results
 
     def _generators(self, pixels: Tensor, numbers: Sequence[int]) -> Generators:
-        """Make the generators of a process that draws noise on its way."""
+        """Make the generators of a process that samples noise on its way."""
         if not self.semflow.process.stochastic:
             return None
         return [
