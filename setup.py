@@ -36,7 +36,7 @@ setup(
         # Names an allowed global by its module, for checkpoints.
         'torch>=2.6',
         'torchdiffeq>=0.2.5',
-        'mmengine>=0.10.4,<1.0',
+        'mmengine>=0.10.6,<1.0',
         'mmsegmentation>=1.2.2,<2.0',
         'diffusers>=0.28.0',
         'transformers>=4.41.0',
@@ -54,7 +54,7 @@ setup(
     extras_require=dict(
         dev=['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'playwright'],
         # FID, KID, LPIPS.
-        metrics=['torchmetrics>=1.3.1', 'torch-fidelity>=0.3.0', 'lpips>=0.1.4',
+        metrics=['torchmetrics>=1.5.0', 'torch-fidelity>=0.4.0', 'lpips>=0.1.4',
                  'torchvision'],
         # The web page.
         demo=['gradio>=6.0.0'],
