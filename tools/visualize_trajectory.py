@@ -54,7 +54,7 @@ def main() -> None:
         frames = inferencer.trajectory(
             **{name: file}, palette=palette, **settings)
         path = Path(args.out) / f'{Path(file).stem}_from_{name}'
-        write_trajectory(frames, path)
+        write_trajectory(frames, path, float(name == 'mask'))
         print(f'wrote {path}.png and {path}.gif')
 
 
