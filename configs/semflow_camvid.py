@@ -3,10 +3,14 @@
 _base_ = './semflow_camvid_paper_objective.py'
 model = dict(
     semflow=dict(
-        one_step_loss=dict(
-            weight=1.,
-            scale=1.5,
-            # Proportional to 1 / sqrt(share of the class in the training set),
-            # with a mean of 1 over all pixels.
-            class_weight=(0.89, 0.72, 3.55, 0.66, 1.37, 1.06, 3.39, 3.0, 1.66,
-                          4.59, 5.03))))
+        losses=[
+            dict(type='MatchingLoss', ignore_void=True),
+            dict(
+                type='OneStepMapLoss',
+                weight=1.,
+                scale=1.5,
+                # Proportional to 1 / sqrt(share of the class in the training
+                # set), with a mean of 1 over all pixels.
+                class_weight=(0.89, 0.72, 3.55, 0.66, 1.37, 1.06, 3.39, 3.0,
+                              1.66, 4.59, 5.03))
+        ]))

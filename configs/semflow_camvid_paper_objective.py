@@ -5,7 +5,10 @@ _base_ = [
 ]
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
-    semflow=dict(codec=_base_.codec, ignore_void=True, start_fraction=0.5))
+    semflow=dict(
+        codec=_base_.codec,
+        process=dict(type='RectifiedFlow', start_fraction=0.5),
+        losses=[dict(type='MatchingLoss', ignore_void=True)]))
 # How images are drawn, here and by the tools.
 synthesis = dict(num_steps=5, size=_base_.crop_size)
 custom_hooks = _base_.custom_hooks + [

@@ -21,9 +21,7 @@ train_pipeline = [
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='GeneratePseudoMask', codec=codec),
-    dict(type='PerturbPseudoMask'),
-    dict(type='PackSemFlowInputs')
+    dict(type='PackSegInputs')
 ]
 # Squeezed to the size of the training, as in the released code; all pictures
 # have one size then, and predictions are brought to that of the labels.

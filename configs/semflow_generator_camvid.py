@@ -1,7 +1,8 @@
 # CamVid in mmagic: the same weights as semflow_camvid.py, masks to images.
 _base_ = ['./semflow_camvid.py', './_base_/mmagic_runtime.py']
 default_scope = 'mmagic'
-custom_imports = dict(imports=['mmseg_semflow.models.generators'])
+custom_imports = dict(
+    imports=['mmseg_semflow.runtime', 'mmseg_semflow.models.generators'])
 model = dict(
     type='SemFlowGenerator',
     data_preprocessor=dict(type='SemFlowGeneratorDataPreProcessor'),

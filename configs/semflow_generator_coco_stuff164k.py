@@ -2,7 +2,8 @@
 # masks to images of 512 x 512.
 _base_ = ['./semflow_coco_stuff164k.py', './_base_/mmagic_runtime.py']
 default_scope = 'mmagic'
-custom_imports = dict(imports=['mmseg_semflow.models.generators'])
+custom_imports = dict(
+    imports=['mmseg_semflow.runtime', 'mmseg_semflow.models.generators'])
 model = dict(
     type='SemFlowGenerator',
     data_preprocessor=dict(type='SemFlowGeneratorDataPreProcessor'),

@@ -7,8 +7,11 @@ _base_ = [
 model = dict(
     semflow=dict(
         codec=_base_.codec,
-        start_fraction=0.5,
-        one_step_loss=dict(weight=0.5, scale=1.5)))
+        process=dict(type='RectifiedFlow', start_fraction=0.5),
+        losses=[
+            dict(type='MatchingLoss'),
+            dict(type='OneStepMapLoss', weight=0.5, scale=1.5)
+        ]))
 # How images are drawn, here and by the tools.
 synthesis = dict(num_steps=3)
 custom_hooks = _base_.custom_hooks + [

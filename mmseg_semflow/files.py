@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Union
+from typing import Iterator, Union
 
 PARTIAL = '.partial'
 
@@ -43,6 +45,41 @@ def write_bytes(path: Union[str, Path], data: bytes) -> None:
                 'written is left, and files written before are whole'
             ) from error
         raise
+
+
+@contextmanager
+def written_whole(path: Union[str, Path],
+                  overwrite: bool = False) -> Iterator[Path]:
+    """Let a file or a folder appear only once it is complete.
+
+    For what is more than one file, or too large for :func:`write_bytes`. What
+    is under the final name is whole whenever the process is killed, but unlike
+    there a power failure may spoil it.
+
+    Args:
+        path (str | Path): Where it is to be; the folder around it is made
+            where it is missing.
+        overwrite (bool): Whether to replace what is there. Defaults to False;
+            an empty folder is replaced in any case.
+
+    Yields:
+        Path: A temporary path on the same disk to write to.
+
+    Raises:
+        FileExistsError: If there is something that is not to be replaced.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite and not (
+            path.is_dir() and not os.listdir(path)):
+        raise FileExistsError(f'{path} is there already')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=f'.{path.name}.') as scratch:
+        new = Path(scratch) / 'new'
+        yield new
+        if overwrite and path.is_dir():
+            path.rename(Path(scratch) / 'old')
+        os.replace(new, path)
 
 
 def _free(folder: Path) -> str:

@@ -89,14 +89,14 @@ import sys
 for name in ('mmagic', 'torchvision', 'torchmetrics', 'torch_fidelity', 'lpips',
              'gradio', 'playwright'):
     sys.modules[name] = None
-import mmseg_semflow.apis.demo_app
+import mmseg_semflow.webapp.app
 from mmengine.registry import METRICS
 for name in ('InceptionDistance', 'PerceptualDistance', 'RoundTrip'):
     assert "pip install 'mmseg_semflow[metrics]'" in METRICS.build(
         dict(type=name)).missing
 METRICS.build(dict(type='MaskConsistency'))
 try:
-    mmseg_semflow.apis.demo_app.build_app(None)
+    mmseg_semflow.webapp.app.build_app(None)
 except ImportError as error:
     print(error)
 try:

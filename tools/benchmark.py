@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from mmseg_semflow.apis.benchmark import Benchmark
+from mmseg_semflow.benchmark.measure import Benchmark
 from mmseg_semflow.apis.tables import to_markdown
 
 PARTS = ('runner', 'step', 'profile', 'inference', 'pipeline')

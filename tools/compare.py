@@ -12,7 +12,7 @@ every row. Example:
 import argparse
 import sys
 
-from mmseg_semflow.apis.comparison import (
+from mmseg_semflow.comparison.harness import (
     SEGMENTATION,
     SYNTHESIS,
     Comparison,

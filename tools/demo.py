@@ -17,10 +17,10 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner, load_checkpoint
 from mmengine.utils import track_iter_progress
 
-from mmseg_semflow.apis.gallery import to_gallery
+from mmseg_semflow.synthesis.gallery import to_gallery
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.models import Synthesizer
-from mmseg_semflow.models.synthesizer import image_and_labels, paint
+from mmseg_semflow.synthesis.synthesizer import image_and_labels, paint
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ('mmseg_semflow', 'torch', 'mmengine', 'mmcv', 'mmsegmentation',

@@ -8,7 +8,7 @@ import argparse
 import sys
 
 from mmseg_semflow.apis import SemFlowInferencer
-from mmseg_semflow.apis.demo_app import serve
+from mmseg_semflow.webapp.app import serve
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,7 +12,7 @@ import sys
 from mmseg.utils import get_palette
 
 from mmseg_semflow.apis import SemFlowInferencer
-from mmseg_semflow.apis.folder import synthesize_folder
+from mmseg_semflow.synthesis.folder import synthesize_folder
 
 
 def parse_args() -> argparse.Namespace:

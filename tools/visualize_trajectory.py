@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from mmseg_semflow.apis import SemFlowInferencer
-from mmseg_semflow.apis.trajectory import write_trajectory
+from mmseg_semflow.synthesis.trajectory import write_trajectory
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,7 +54,7 @@ def main() -> None:
         frames = inferencer.trajectory(
             **{name: file}, palette=palette, **settings)
         path = Path(args.out) / f'{Path(file).stem}_from_{name}'
-        write_trajectory(frames, path)
+        write_trajectory(frames, path, float(name == 'mask'))
         print(f'wrote {path}.png and {path}.gif')
 
 

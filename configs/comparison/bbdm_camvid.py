@@ -3,14 +3,15 @@ _base_ = [
     '../_base_/comparison/generator_camvid.py',
     '../_base_/models/semflow_tiny.py'
 ]
-custom_imports = dict(imports=['mmseg_semflow.models.generators'])
+custom_imports = dict(
+    imports=['mmseg_semflow.runtime', 'mmseg_semflow.models.generators'])
 model = dict(
-    type='BBDMGenerator',
+    type='SemFlowGenerator',
     data_preprocessor=dict(
         type='SemFlowGeneratorDataPreProcessor', size=_base_.crop_size),
     semflow=dict(
-        type='BBDMModel',
         codec=_base_.codec,
-        ignore_void=True,
-        velocity_net=dict(end_std=None)),
+        process=dict(type='BrownianBridge'),
+        losses=[dict(type='MatchingLoss', ignore_void=True)],
+        wrappers=[]),
     test_cfg=dict(_delete_=True, **_base_.synthesis, num_steps=25))

@@ -3,13 +3,13 @@ _base_ = [
     '../_base_/comparison/camvid.py', '../_base_/models/semflow_tiny.py'
 ]
 model = dict(
-    type='DSM',
     data_preprocessor=dict(size=_base_.crop_size),
     semflow=dict(
-        type='DSMModel',
         codec=_base_.codec,
-        ignore_void=True,
-        velocity_net=dict(end_std=None, unet=dict(in_channels=96))),
+        process=dict(type='Diffusion'),
+        losses=[dict(type='MatchingLoss', ignore_void=True)],
+        wrappers=[],
+        network=dict(unet=dict(in_channels=96))),
     test_cfg=dict(num_steps=50, solver='DDIMScheduler'))
 comparison = dict(
     solvers=['DDIMScheduler', 'DDPMScheduler'],

@@ -2,8 +2,8 @@
 #   tools/dist_train.sh configs/comparison/dsm_cityscapes.py 8
 _base_ = '../semflow_cityscapes.py'
 model = dict(
-    type='DSM',
-    semflow=dict(type='DSMModel', velocity_net=dict(unet=dict(in_channels=8))),
+    semflow=dict(
+        process=dict(type='Diffusion'), network=dict(unet=dict(in_channels=8))),
     test_cfg=dict(num_steps=200, solver='DDIMScheduler'))
 # It draws no images.
 custom_hooks = [

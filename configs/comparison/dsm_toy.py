@@ -3,11 +3,11 @@ _base_ = [
     '../_base_/comparison/toy_street.py', '../_base_/models/semflow_tiny.py'
 ]
 model = dict(
-    type='DSM',
     semflow=dict(
-        type='DSMModel',
         codec=_base_.codec,
-        velocity_net=dict(end_std=None, unet=dict(in_channels=96))),
+        process=dict(type='Diffusion'),
+        wrappers=[],
+        network=dict(unet=dict(in_channels=96))),
     test_cfg=dict(num_steps=50, solver='DDIMScheduler'))
 comparison = dict(
     solvers=['DDIMScheduler', 'DDPMScheduler'],

@@ -1,3 +1,3 @@
 # DSM whose network predicts v in place of the noise.
 _base_ = './dsm_camvid.py'
-model = dict(semflow=dict(prediction_type='v_prediction'))
+model = dict(semflow=dict(process=dict(prediction_type='v_prediction')))

@@ -1,7 +1,7 @@
 # mmsegmentation's FCN-UNet with a quarter of its channels.
 _base_ = [
     'mmseg::_base_/models/fcn_unet_s5-d16.py',
-    '../_base_/comparison/discriminative_camvid.py'
+    '../_base_/comparison/camvid.py'
 ]
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(

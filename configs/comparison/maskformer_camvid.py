@@ -1,6 +1,6 @@
 # mmsegmentation's MaskFormer with a ResNet-18, a quarter as wide as published
 # and from nothing. Needs mmdet: pip install 'mmseg_semflow[mmdet]'.
-_base_ = '../_base_/comparison/discriminative_camvid.py'
+_base_ = '../_base_/comparison/camvid.py'
 num_classes = 11
 width = 64
 attention = dict(

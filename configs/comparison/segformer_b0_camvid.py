@@ -1,7 +1,7 @@
 # mmsegmentation's SegFormer-B0, from nothing.
 _base_ = [
     'mmseg::_base_/models/segformer_mit-b0.py',
-    '../_base_/comparison/discriminative_camvid.py'
+    '../_base_/comparison/camvid.py'
 ]
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),

@@ -3,6 +3,6 @@
 _base_ = '../semflow_toy.py'
 model = dict(
     semflow=dict(
-        start_fraction=0.,
-        one_step_loss=None,
-        velocity_net=dict(end_std=None)))
+        process=dict(start_fraction=0.),
+        losses=[dict(type='MatchingLoss')],
+        wrappers=[]))

@@ -3,12 +3,11 @@ _base_ = [
     '../_base_/comparison/camvid.py', '../_base_/models/semflow_tiny.py'
 ]
 model = dict(
-    type='SymmFlow',
     data_preprocessor=dict(size=_base_.crop_size),
     semflow=dict(
-        type='SymmFlowModel',
         codec=_base_.codec,
-        ignore_void=True,
-        velocity_net=dict(
-            end_std=None, unet=dict(in_channels=96, out_channels=96))))
+        process=dict(type='SymmetricFlow'),
+        losses=[dict(type='MatchingLoss', ignore_void=True)],
+        wrappers=[],
+        network=dict(unet=dict(in_channels=96, out_channels=96))))
 synthesis = dict(num_steps=25, size=_base_.crop_size)

@@ -10,18 +10,17 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.utils import ProgressBar
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mmseg_semflow.datasets.cached_latents import FixedPairs, LatentCache
+from mmseg_semflow.datasets.cached_latents import FixedPairs, LatentCache, as_json
 from mmseg_semflow.files import write_bytes
-from mmseg_semflow.flow import PseudoMaskCodec
+from mmseg_semflow.flow import PseudoMaskCodec, perturb, seeded_generator
+from mmseg_semflow.models.checkpoint_guard import weights_of
+from mmseg_semflow.safe_loading import load_from_anywhere
 
 from .loading import read_config
-
-PREFIX = 'semflow.autoencoder.'
 
 
 class LatentWriter:
@@ -29,9 +28,9 @@ class LatentWriter:
 
     Args:
         cfg (Config): Config of the training.
-        num_draws (int): Number K of perturbations for every flip.
+        num_draws (int): Number K of perturbations per flip.
         device (str, optional): Defaults to None, a GPU if there is one.
-        shard_size (int): Number of images a file. Defaults to 32.
+        shard_size (int): Number of images per file. Defaults to 32.
 
     Attributes:
         key (dict): What the latents depend on, see :func:`cache_latents`.
@@ -52,23 +51,20 @@ class LatentWriter:
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         dataset = cfg.train_dataloader.dataset
         self.pairs = FixedPairs(dataset.get('dataset', dataset))
-        codec = PseudoMaskCodec(**cfg.model.semflow.codec).spec
-        if codec != self.pairs.codec:
-            raise ValueError(
-                'the codecs of the train_pipeline and of the model must be '
-                f'the same, but got {self.pairs.codec} in the pipeline and '
-                f'{codec} in the model')
+        self.codec = PseudoMaskCodec(**cfg.model.semflow.codec)
         device = device or get_device()
         self.preprocessor = MODELS.build(
             cfg.model.get('data_preprocessor')
             or dict(type='SemFlowDataPreProcessor')).to(device)
+        self.preprocessor.serve(self.codec)
         self.autoencoder = _autoencoder(cfg).to(device)
         self.num_draws = num_draws
         self.size = self._pictures(0)['inputs'].shape[-2:]
         self.key = dict(
-            format=1,
+            format=2,
             autoencoder=self.autoencoder.identity(),
             size=list(self.size),
+            codec=as_json(self.codec.spec),
             **self.pairs.key(),
             num_draws=num_draws,
             shard_size=shard_size,
@@ -84,7 +80,7 @@ class LatentWriter:
             (2 + self.num_draws) * latent + height * width)
 
     def _pictures(self, index: int) -> dict:
-        data = pseudo_collate(list(self.pairs.draws(index, self.num_draws)))
+        data = pseudo_collate(self.pairs.items(index))
         shape = data['inputs'][0].shape[-2:]
         self.preprocessor.check_unpadded(shape)
         return self.preprocessor(data, True)
@@ -105,23 +101,29 @@ class LatentWriter:
                 one that does not fit the autoencoder.
         """
         data = self._pictures(index)
-        images = data['inputs'][::self.num_draws]
-        samples = data['data_samples']
+        images, samples = data['inputs'], data['data_samples']
+        label_maps = torch.cat([s.gt_sem_seg.data for s in samples])
         if images.shape[-2:] != self.size:
             raise ValueError(
                 'latents can be cached only of images of one size, but '
                 f'{samples[0].img_path} has {tuple(images.shape[-2:])} and the '
                 f'first one {tuple(self.size)} (height, width): put a Resize '
                 'with keep_ratio=False in the train_pipeline')
-        masks = torch.stack([s.gt_pseudo_mask.data for s in samples])
+        levels = self.codec.encode(label_maps.cpu())
+        masks = torch.stack([
+            perturb(
+                level, self.codec.amplitude,
+                seeded_generator(index, number, labels.to(torch.uint8)))
+            for level, labels in zip(levels, label_maps, strict=True)
+            for number in range(self.num_draws)
+        ])
+        masks = self.codec.normalize(masks).to(images.device)
         # Fixed algorithms, so that a shard is the same whenever it is written.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True):
             latents = self.autoencoder.encode(torch.cat([images, masks]))
         count = len(images)
         posterior = torch.stack([latents.mean, latents.std], 1)[:count]
         mask_latents = latents.mean[count:].unflatten(0, (count, -1))
-        label_maps = torch.cat(
-            [s.gt_sem_seg.data for s in samples[::self.num_draws]])
         return dict(
             posterior=posterior.cpu(),
             mask_latents=mask_latents.cpu(),
@@ -133,12 +135,9 @@ def _autoencoder(cfg: Config) -> nn.Module:
     autoencoder = MODELS.build(cfg.model.semflow.autoencoder)
     autoencoder.init_weights()
     if cfg.get('load_from'):
-        checkpoint = CheckpointLoader.load_checkpoint(cfg.load_from, 'cpu')
-        autoencoder.load_state_dict({
-            key.removeprefix(PREFIX): value
-            for key, value in checkpoint['state_dict'].items()
-            if key.startswith(PREFIX)
-        })
+        checkpoint = load_from_anywhere(cfg.load_from)
+        autoencoder.load_state_dict(
+            weights_of(checkpoint['state_dict'], 'autoencoder'))
     return autoencoder
 
 
@@ -155,19 +154,19 @@ def cache_latents(cfg: Config,
     where it stopped, and the files are then the same. The key says what they
     depend on: the autoencoder (type, settings, weights), the codec with its
     amplitude, the size, the pipeline, the dataset (names and sizes of its
-    files), the number of draws.
+    files), the number of perturbations.
 
     Args:
         cfg (Config): Config of the training, with or without the cache.
         out (str | Path, optional): Folder to write to. Defaults to None, the
             ``cache`` of the config's :class:`CachedLatentsDataset`.
-        num_draws (int): Number K of perturbations for every flip. Defaults
+        num_draws (int): Number K of perturbations per flip. Defaults
             to 4.
         device (str, optional): Defaults to None, a GPU if there is one.
         rank (int): Which of ``world_size`` processes this is. Defaults to 0.
         world_size (int): Number of processes that share the files. Defaults
             to 1.
-        shard_size (int): Number of images a file. Defaults to 32.
+        shard_size (int): Number of images per file. Defaults to 32.
 
     Returns:
         LatentCache: The cache; with several processes not yet complete.

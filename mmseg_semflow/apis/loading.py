@@ -7,7 +7,10 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
+from mmengine.runner.checkpoint import load_state_dict
+from torch import nn
+
+from mmseg_semflow.safe_loading import load_from_anywhere
 
 ConfigType = Union[str, Path, Config]
 
@@ -34,8 +37,8 @@ def load_model(config: ConfigType,
     cfg = read_config(config)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     model = MODELS.build(cfg.model)
-    meta = load_checkpoint(model, str(checkpoint), map_location='cpu').get('meta')
-    dataset_meta = dict((meta or {}).get('dataset_meta') or {})
+    meta = load_weights(model, checkpoint)
+    dataset_meta = dict(meta.get('dataset_meta') or {})
     if not dataset_meta.get('classes'):
         dataset_meta = meta_of_dataset(cfg)
     num_classes = model.semflow.codec.num_classes
@@ -47,6 +50,35 @@ def load_model(config: ConfigType,
     model.dataset_meta = dataset_meta
     model.cfg = cfg
     return model.to(device or get_device()).eval()
+
+
+def load_weights(model: nn.Module,
+                 checkpoint: Union[str, Path],
+                 strict: bool = False) -> dict:
+    """Load a checkpoint into a model.
+
+    Args:
+        model (nn.Module): The model.
+        checkpoint (str | Path): A file, or an address that mmengine knows.
+        strict (bool): Whether all keys must be the same. Defaults to False;
+            the part ``semflow`` of a model is strict in any case.
+
+    Returns:
+        dict: What the checkpoint says of itself, its ``meta``.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If it cannot be read or does not fit.
+        RuntimeError: If keys differ, with ``strict``.
+    """
+    loaded = load_from_anywhere(str(checkpoint))
+    state_dict = loaded.get('state_dict', loaded)
+    load_state_dict(
+        model, {
+            key.removeprefix('module.'): value
+            for key, value in state_dict.items()
+        }, strict)
+    return loaded.get('meta') or {}
 
 
 def read_config(config: ConfigType) -> Config:

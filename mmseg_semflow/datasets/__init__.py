@@ -7,10 +7,11 @@ from .layout import CheckedCityscapesDataset, CheckedCOCOStuffDataset, check_lay
 from .seeded import SeededDataset, SeededSampler
 from .toy_street import ToyStreetDataset
 from .transforms import GeneratePseudoMask, PackSemFlowInputs, PerturbPseudoMask
+from .unreadable import UnreadableImageError
 
 __all__ = [
     'CachedLatentsDataset', 'CamVidDataset', 'CelebAMaskHQDataset',
     'CheckedCOCOStuffDataset', 'CheckedCityscapesDataset', 'GeneratePseudoMask',
     'PackSemFlowInputs', 'PerturbPseudoMask', 'SeededDataset', 'SeededSampler',
-    'ToyStreetDataset', 'check_layout'
+    'ToyStreetDataset', 'UnreadableImageError', 'check_layout'
 ]

@@ -5,9 +5,8 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
-import numpy as np
 import torch
 from mmcv.transforms import RandomFlip
 from mmengine.dataset import Compose
@@ -18,15 +17,13 @@ from mmseg.structures import SegDataSample
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import Dataset
 
-from mmseg_semflow.flow import perturb, seeded_generator
-
-# By name: a loader may be one of mmcv, of mmseg or of this package.
+# By name: a loader may be one of mmcv or of mmseg.
 FIXED = ['LoadImageFromFile', 'LoadAnnotations', 'Resize']
-END = ['GeneratePseudoMask', 'PerturbPseudoMask', 'PackSemFlowInputs']
+END = 'PackSegInputs'
 
 
 class FixedPairs:
-    """The training pairs of a dataset, fixed apart from flip and perturbation.
+    """The training pairs of a dataset, fixed apart from a flip.
 
     Args:
         dataset (dict): Config of a dataset of mmsegmentation with its
@@ -34,7 +31,6 @@ class FixedPairs:
 
     Attributes:
         dataset (BaseSegDataset): The dataset.
-        codec (dict): Spec of its codec.
         flip_prob (float, optional): Probability of a flip, None without a
             ``RandomFlip``.
         flips (List[bool]): The flips that there are.
@@ -61,65 +57,51 @@ class FixedPairs:
                         'latents can be cached with one RandomFlip of one '
                         f'prob and direction, but got {transform}')
                 self.flip_prob = transform.prob
-            elif name not in FIXED + END:
+            elif name not in [*FIXED, END]:
                 raise ValueError(
                     f'{name} stands in the train_pipeline, but latents can '
-                    'be cached only where all but a flip and the perturbation '
-                    f'is fixed, by {", ".join(FIXED)}, RandomFlip, '
-                    f'{", ".join(END)}')
-        if names[-3:] != END:
-            raise ValueError(
-                'the train_pipeline must end with '
-                f'{", ".join(END)}, but got {", ".join(names[-3:])}')
+                    'be cached only where all but a flip is fixed, by '
+                    f'{", ".join(FIXED)}, RandomFlip, {END}')
+        if names[-1:] != [END]:
+            raise ValueError(f'the train_pipeline must end with {END}, but got '
+                             f'{", ".join(names[-1:]) or "nothing"}')
         self.flips = [False] if self.flip_prob is None else [False, True]
-        self.codec = transforms[-3].codec.spec
         self._load = [
-            Compose([_with_flip(part, flip) for part in transforms[:-2]])
+            Compose([_with_flip(part, flip) for part in transforms])
             for flip in self.flips
         ]
-        self._pack = transforms[-1]
         self._pipeline = [
             {k: v for k, v in cfg.items()
              if k != 'prob' or not isinstance(transform, RandomFlip)}
             for cfg, transform in zip(
-                dataset['pipeline'][:-3], transforms[:-3], strict=True)
+                dataset['pipeline'][:-1], transforms[:-1], strict=True)
         ]
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def draws(self, index: int, num_draws: int) -> Iterator[dict]:
+    def items(self, index: int) -> List[dict]:
         """Make what the pipeline can give for one image.
-
-        The perturbation depends on the labels, ``index`` and its own number
-        and on nothing else.
 
         Args:
             index (int): Which image.
-            num_draws (int): Number of perturbations for every flip.
 
-        Yields:
-            dict: ``inputs`` and ``data_samples``, as the pipeline packs them:
-            for every flip ``num_draws``.
+        Returns:
+            List[dict]: ``inputs`` and ``data_samples``, as the pipeline packs
+            them, for every flip.
         """
-        for load in self._load:
-            results = load(self.dataset.get_data_info(index))
-            levels = torch.from_numpy(results['gt_pseudo_mask'])
-            labels = torch.from_numpy(
-                np.ascontiguousarray(results['gt_seg_map'], np.uint8))
-            for number in range(num_draws):
-                moved = perturb(levels, self.codec['amplitude'],
-                                seeded_generator(index, number, labels))
-                yield self._pack(dict(results, gt_pseudo_mask=moved.numpy()))
+        return [
+            load(self.dataset.get_data_info(index)) for load in self._load
+        ]
 
     def key(self) -> dict:
         """Tell what the pairs depend on, as json has it.
 
         Returns:
-            dict: ``codec``; ``pipeline``, without the probability of the
-            flip; and ``dataset``: its type, classes, number of images and
-            ``files``, the SHA-256 of the sizes of all images and label maps
-            and their names relative to ``data_root``, in order.
+            dict: ``pipeline``, without the probability of the flip; and
+            ``dataset``: its type, classes, number of images and ``files``,
+            the SHA-256 of the sizes of all images and label maps and their
+            names relative to ``data_root``, in order.
         """
         digest = hashlib.sha256()
         root = self.dataset.data_root or '.'
@@ -131,7 +113,6 @@ class FixedPairs:
         meta = self.dataset.metainfo
         return as_json(
             dict(
-                codec=self.codec,
                 pipeline=self._pipeline,
                 dataset=dict(
                     type=type(self.dataset).__name__,
@@ -306,8 +287,8 @@ class CachedLatentsDataset(Dataset):
 
     Raises:
         FileNotFoundError: If the cache or an image is not there.
-        ValueError: If the cache is not complete, or is of another codec,
-            pipeline or dataset.
+        ValueError: If the cache is not complete, or is of another pipeline
+            or dataset. Training compares its codec with the model's.
     """
 
     def __init__(self, cache: str, dataset: dict) -> None:
@@ -322,8 +303,12 @@ class CachedLatentsDataset(Dataset):
                 f'{self.cache.shards[missing[0]].name}: call '
                 'tools/cache_latents.py again, it continues')
         self.metainfo = pairs.dataset.metainfo
+        # As PseudoMaskCodec.spec has it: json makes lists of tuples.
+        self.codec = {
+            k: tuple(v) if isinstance(v, list) else v
+            for k, v in self.cache.key['codec'].items()
+        }
         self.dataset = pairs.dataset
-        self.codec = pairs.codec
         self.flip_prob = pairs.flip_prob or 0.
 
     def full_init(self) -> None:

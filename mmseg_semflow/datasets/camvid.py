@@ -9,7 +9,7 @@ import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from .conversion import convert_all, read_pixels, require, write_pixels
+from .file_tasks import convert_all, read_pixels, require, write_pixels
 from .layout import CheckedLayout
 
 

@@ -11,7 +11,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_semflow.files import write_bytes
 
-from .conversion import convert_all, read_pixels, require, write_pixels
+from .file_tasks import convert_all, read_pixels, require, write_pixels
 from .layout import CheckedLayout
 
 

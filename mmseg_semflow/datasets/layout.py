@@ -7,6 +7,8 @@ from mmengine import fileio
 from mmseg.datasets import BaseSegDataset, CityscapesDataset, COCOStuffDataset
 from mmseg.registry import DATASETS
 
+from .unreadable import NamedFiles
+
 
 def check_layout(dataset: Union[dict, BaseSegDataset]) -> None:
     """Check that a dataset's folder holds at least one pair.
@@ -111,7 +113,7 @@ def _describe_expected(dataset: BaseSegDataset) -> str:
     return ' and '.join(patterns) + listed
 
 
-class CheckedLayout:
+class CheckedLayout(NamedFiles):
     """Mixin: a dataset of mmsegmentation that checks its folder.
 
     Without it a folder in the wrong layout gives an empty dataset, or an

@@ -11,7 +11,7 @@ from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import Dataset, Sampler
 
-from .transforms import UnreadableImageError
+from .unreadable import UnreadableImageError, naming_damaged_files
 
 # What a draw is for, so that no two kinds of draws share their numbers.
 ORDER, SAMPLE, ITERATION = range(3)
@@ -144,8 +144,10 @@ class SeededDataset(Dataset):
         # One more than may be skipped, so that the loop learns of too many.
         for step in range(min(self.max_unreadable + 2, len(self))):
             seed_generators(SAMPLE, draw.seed, draw.position)
+            index = (draw.index + step) % len(self)
             try:
-                sample = self.dataset[(draw.index + step) % len(self)]
+                with naming_damaged_files(self.dataset, index):
+                    sample = self.dataset[index]
             except UnreadableImageError as error:
                 unreadable.append(str(error))
                 continue

@@ -1,15 +1,15 @@
-"""Hooks, and what torch >= 2.6 and hosts without a GPU need."""
+"""Hooks, loops, optimizer wrappers and strategies, under names of their own."""
 
-from .checkpoint import AtomicLocalBackend, load_from_local
+from .atomic_backend import AtomicLocalBackend
 from .checkpoint_hook import SafeCheckpointHook
-from .distributed import init_cpu_process_group
 from .hooks import StopOnInvalidLossHook
-from .optim_wrapper import CPUAmpOptimWrapper
+from .optim_wrapper import AutocastOptimWrapper
 from .strategies import PartialFSDPStrategy
-from .torchvision_ops import declare_torchvision_ops
+from .synthesis_eval_hook import SynthesisEvalHook
+from .train_loop import ResumableTrainLoop
 
 __all__ = [
-    'AtomicLocalBackend', 'CPUAmpOptimWrapper', 'PartialFSDPStrategy',
-    'SafeCheckpointHook', 'StopOnInvalidLossHook', 'declare_torchvision_ops',
-    'init_cpu_process_group', 'load_from_local'
+    'AtomicLocalBackend', 'AutocastOptimWrapper', 'PartialFSDPStrategy',
+    'ResumableTrainLoop', 'SafeCheckpointHook', 'StopOnInvalidLossHook',
+    'SynthesisEvalHook'
 ]

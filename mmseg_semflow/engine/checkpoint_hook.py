@@ -20,9 +20,9 @@ from .settings import check_settings, training_settings
 _PLACE = ('base_values', 'last_step', '_global_step', '_last_value')
 
 
-@HOOKS.register_module(name='CheckpointHook', force=True)
+@HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook``, under whose name it is registered.
+    """mmengine's ``CheckpointHook`` for trainings that may be killed.
 
     - A checkpoint is removed when the one that follows it is complete, not
       before.
@@ -77,7 +77,7 @@ class SafeCheckpointHook(CheckpointHook):
             'accumulative_counts', 1)
         if not self.by_epoch and self.interval > 0 and self.interval % counts:
             raise ValueError(
-                'interval of the CheckpointHook must be a multiple of '
+                'interval of the SafeCheckpointHook must be a multiple of '
                 f'optim_wrapper.accumulative_counts={counts}, whose gradients '
                 f'no checkpoint holds, but got {self.interval}')
         super().before_train(runner)

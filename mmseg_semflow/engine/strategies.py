@@ -52,6 +52,10 @@ class PartialFSDPStrategy(FSDPStrategy):
         Raises:
             ValueError: If gradients are clipped by value.
         """
+        if isinstance(optim_wrapper, dict) and optim_wrapper.get(
+                'type') == 'AutocastOptimWrapper':
+            # mmengine knows but the name of the class it is derived from.
+            optim_wrapper = dict(optim_wrapper, use_fsdp=True)
         wrapper = super().build_optim_wrapper(optim_wrapper, model)
         if wrapper.clip_grad_kwargs:
             if wrapper.grad_name != 'grad_norm':

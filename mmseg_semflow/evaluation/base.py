@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmseg_semflow.engine.checkpoint import load_from_local
+from mmseg_semflow.safe_loading import load_from_local
 
 # What makes the model give a result that it does not always give.
 SETTINGS = dict(
@@ -79,8 +79,8 @@ class SynthesisMetric(BaseMetric):
         """Build a feature network with its published weights.
 
         Args:
-            build (Callable): Makes the network of the weights. What it draws
-                is not taken from the random numbers of a training.
+            build (Callable): Makes the network of the weights. What it
+                samples is not taken from the random numbers of a training.
             url (str): Where the weights are published.
             weights (str, optional): Path of the file. None for the file of
                 the published name in the folder of torch.hub.
@@ -111,7 +111,7 @@ class SynthesisMetric(BaseMetric):
                 'and put it there, or name its place by weights=')
             return None
         self.basis = f'{self.basis} ({path.name})'
-        state = load_from_local(str(path), 'cpu')
+        state = load_from_local(str(path))
         try:
             with torch.random.fork_rng(devices=[]):
                 return build(state)
@@ -135,7 +135,8 @@ class SynthesisMetric(BaseMetric):
 
         Args:
             data_batch (Any): Not used.
-            data_samples (Sequence[dict]): The results, one a mask.
+            data_samples (Sequence[dict]): The results, one per mask; RGB, or
+                BGR where they are mmagic's, which say so.
 
         Raises:
             ValueError: If one lacks what is needed or breaks a rule.
@@ -144,6 +145,8 @@ class SynthesisMetric(BaseMetric):
             if self.missing:
                 self.results.append(self.missing)
                 continue
+            if sample.get('gt_channel_order') == 'BGR':
+                sample = _to_rgb(sample)
             self._check(sample)
             self.results.append(
                 dict(
@@ -165,7 +168,7 @@ class SynthesisMetric(BaseMetric):
         protocols = sorted({result['protocol'] for result in results} - {None})
         print_log(
             f'{type(self).__name__}: {len(results)} masks and real images, '
-            f'{_range(counts)} samples a mask, size '
+            f'{_range(counts)} samples per mask, size '
             f'{_range([f"{height}x{width}" for height, width in sizes])}; ' +
             '; '.join([self.basis, *protocols]), 'current')
         return metrics
@@ -205,6 +208,14 @@ class SynthesisMetric(BaseMetric):
                 f'{name} needs gt_img of shape (3, H, W) and samples of shape '
                 f'(K, 3, H, W), uint8, but got {tuple(image.shape)}, '
                 f'{image.dtype} and {tuple(samples.shape)}, {samples.dtype}')
+
+
+def _to_rgb(sample: dict) -> dict:
+    """Reverse the channels of all images of one of mmagic's results."""
+    return {
+        key: value.flip(-3) if key.endswith('img') or key == 'samples' else value
+        for key, value in sample.items()
+    }
 
 
 def _range(values: list) -> str:

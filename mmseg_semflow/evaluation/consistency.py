@@ -105,7 +105,8 @@ class MaskConsistency(SynthesisMetric):
                     raise ValueError(
                         f'segmentor {self.segmentor} must have as many classes '
                         f'as the dataset, {self.num_classes}, but has {found}')
-            images = samples.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+            # BGR, as mmsegmentation reads its files.
+            images = samples.flip(1).permute(0, 2, 3, 1).contiguous().cpu().numpy()
             return torch.cat([
                 inference_model(self.network, image).pred_sem_seg.data
                 for image in images

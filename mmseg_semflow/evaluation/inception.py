@@ -67,7 +67,7 @@ class InceptionDistance(SynthesisMetric):
         device = sample['samples'].device
         network = self.network.to(device)
         features = torch.cat([
-            network(image.to(device).flip(0)[None])[0]
+            network(image.to(device)[None])[0]
             for image in (sample['gt_img'], *sample['samples'])
         ]).cpu()
         return dict(real=features[:1], fake=features[1:])

@@ -1,6 +1,6 @@
 """The mathematics of SemFlow, in torch and torchdiffeq alone."""
 
-from .anchors import PseudoMaskCodec
+from .anchors import PseudoMaskCodec, check_labels
 from .bridge import BrownianBridgePath
 from .noise import Generators, normal_like, seeded_generator
 from .path import TIME_SAMPLINGS, PathSample, RectifiedFlowPath
@@ -9,17 +9,26 @@ from .solvers import (
     ADAPTIVE_SOLVERS,
     FIXED_STEP_SOLVERS,
     SOLVERS,
+    StepCallback,
     check_num_steps,
     check_solver,
     integrate,
     uniform_times,
 )
-from .tiling import average_windows, tile_velocity, window_ends
+from .tiling import (
+    Condition,
+    Network,
+    average_windows,
+    check_tiling,
+    tile_network,
+    window_ends,
+)
 
 __all__ = [
     'ADAPTIVE_SOLVERS', 'FIXED_STEP_SOLVERS', 'SOLVERS', 'TIME_SAMPLINGS',
-    'BrownianBridgePath', 'Generators', 'PathSample', 'PseudoMaskCodec',
-    'RectifiedFlowPath', 'average_windows', 'check_num_steps', 'check_solver',
-    'integrate', 'normal_like', 'perturb', 'seeded_generator', 'tile_velocity',
+    'BrownianBridgePath', 'Condition', 'Generators', 'Network', 'PathSample',
+    'PseudoMaskCodec', 'RectifiedFlowPath', 'StepCallback', 'average_windows',
+    'check_labels', 'check_num_steps', 'check_solver', 'check_tiling',
+    'integrate', 'normal_like', 'perturb', 'seeded_generator', 'tile_network',
     'uniform_times', 'window_ends'
 ]

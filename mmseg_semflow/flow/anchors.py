@@ -6,6 +6,27 @@ import torch
 from torch import Tensor, nn
 
 
+def check_labels(label_map: Tensor,
+                 num_classes: int,
+                 ignore_index: int,
+                 name: str = 'the label map') -> None:
+    """Raise a ValueError if a label is neither a class nor void.
+
+    Args:
+        label_map (Tensor): Labels, integers, of any shape.
+        num_classes (int): Number of classes.
+        ignore_index (int): Label of void pixels.
+        name (str): What they are of, for the error. Defaults to
+            ``'the label map'``.
+    """
+    wrong = (label_map < 0) | (label_map >= num_classes)
+    wrong &= label_map != ignore_index
+    if wrong.any():
+        raise ValueError(
+            f'{name} has the labels {label_map[wrong].unique().tolist()}: labels '
+            f'must be below num_classes={num_classes} or {ignore_index} (void)')
+
+
 class PseudoMaskCodec(nn.Module):
     r"""Translate between label maps, pseudo masks and logits.
 
@@ -28,7 +49,7 @@ class PseudoMaskCodec(nn.Module):
 
     Args:
         num_classes (int): Number of classes.
-        divisions (int): Number of levels a channel, k. Defaults to 6.
+        divisions (int): Number of levels per channel, k. Defaults to 6.
         spacing (int): Distance s between levels, in 8-bit levels. Defaults
             to 50.
         amplitude (float): Half-width beta of the finite perturbation (Eq.
@@ -134,12 +155,14 @@ class PseudoMaskCodec(nn.Module):
         """Map 8-bit levels [0, 255] to the networks' range [-1, 1]."""
         return levels / 127.5 - 1
 
-    def encode(self, label_map: Tensor) -> Tensor:
+    def encode(self, label_map: Tensor, check: bool = True) -> Tensor:
         """Colour a label map (Eq. 7).
 
         Args:
             label_map (Tensor): Labels in [0, num_classes) or
                 ``ignore_index``, int64, shape (B, H, W).
+            check (bool): Whether to look for other labels, which waits for a
+                GPU. Defaults to True.
 
         Returns:
             Tensor: Pseudo mask, float32 levels in [0, 255], shape
@@ -149,14 +172,15 @@ class PseudoMaskCodec(nn.Module):
             ValueError: If there is any other label.
         """
         table = torch.cat([self.levels, self.void_level[None]])
-        return table[self.index(label_map)].movedim(-1, -3)
+        return table[self.index(label_map, check)].movedim(-1, -3)
 
-    def index(self, label_map: Tensor) -> Tensor:
+    def index(self, label_map: Tensor, check: bool = True) -> Tensor:
         """Number the labels so that void comes after the classes.
 
         Args:
             label_map (Tensor): Labels in [0, num_classes) or
                 ``ignore_index``, int64, of any shape.
+            check (bool): See :meth:`encode`. Defaults to True.
 
         Returns:
             Tensor: int64 in [0, num_classes], of the same shape.
@@ -164,13 +188,9 @@ class PseudoMaskCodec(nn.Module):
         Raises:
             ValueError: If there is any other label.
         """
+        if check:
+            check_labels(label_map, self.num_classes, self.ignore_index)
         void = label_map == self.ignore_index
-        valid = (label_map >= 0) & (label_map < self.num_classes)
-        if not (valid | void).all():
-            wrong = label_map[~(valid | void)].unique().tolist()
-            raise ValueError(
-                f'labels must be in [0, {self.num_classes}) or '
-                f'{self.ignore_index} (void), but got {wrong}')
         return label_map.long().masked_fill(void, self.num_classes)
 
     def logits(self, pseudo_mask: Tensor) -> Tensor:

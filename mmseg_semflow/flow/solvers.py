@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
+StepCallback = Callable[[Tensor, Tensor], Optional[Tensor]]
 FIXED_STEP_SOLVERS: Dict[str, str] = dict(
     euler='euler', heun='heun2', rk4='rk4')
 ADAPTIVE_SOLVERS: Dict[str, str] = dict(dopri5='dopri5')
@@ -57,6 +58,7 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor],
               times: Tensor,
               solver: str = 'euler',
               return_trajectory: bool = False,
+              callback: Optional[StepCallback] = None,
               rtol: float = 1e-3,
               atol: float = 1e-3) -> Tensor:
     r"""Solve the flow's equation along a grid of times.
@@ -81,6 +83,11 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor],
             Defaults to ``'euler'``.
         return_trajectory (bool): Whether to return the states at all times.
             Defaults to False.
+        callback (Callable, optional): Called with the flow time, a scalar,
+            and the state, (B, ...), after every step from one of the times to
+            the next; what it returns takes the place of the state, unless it
+            is None. The adaptive solver then starts anew at every time.
+            Defaults to None.
         rtol (float): Relative tolerance of the adaptive solver. Defaults to
             1e-3.
         atol (float): Absolute tolerance of the adaptive solver. Defaults to
@@ -103,16 +110,25 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor],
     def func(t: Tensor, state: Tensor) -> Tensor:
         return velocity(state, t.expand(len(state)))
 
-    options = None
-    if solver in FIXED_STEP_SOLVERS:
-        options = dict(grid_constructor=lambda *_: times)
-    outputs = times if return_trajectory else times[[0, -1]]
-    states = odeint(
-        func,
-        z,
-        outputs,
-        rtol=rtol,
-        atol=atol,
-        method=SOLVERS[solver],
-        options=options)
-    return states if return_trajectory else states[-1]
+    def solve(state: Tensor, grid: Tensor, outputs: Tensor) -> Tensor:
+        options = None
+        if solver in FIXED_STEP_SOLVERS:
+            options = dict(grid_constructor=lambda *_: grid)
+        return odeint(
+            func,
+            state,
+            outputs,
+            rtol=rtol,
+            atol=atol,
+            method=SOLVERS[solver],
+            options=options)
+
+    if callback is None:
+        states = solve(z, times, times if return_trajectory else times[[0, -1]])
+        return states if return_trajectory else states[-1]
+    trajectory = [z]
+    for step in times.unfold(0, 2, 1):
+        state = solve(trajectory[-1], step, step)[-1]
+        changed = callback(step[1], state)
+        trajectory.append(state if changed is None else changed)
+    return torch.stack(trajectory) if return_trajectory else trajectory[-1]

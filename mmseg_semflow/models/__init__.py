@@ -1,20 +1,32 @@
-"""SemFlow and its adapters to the toolboxes.
+"""The composed model, its processes and losses, and its adapters.
 
 That to mmagic, :mod:`mmseg_semflow.models.generators`, is imported only where
 a config names it.
 """
 
-from .bbdm_model import BBDMModel
+from .checkpoint_guard import CheckpointGuard
 from .data_preprocessor import SemFlowDataPreProcessor
-from .dsm_model import DSMModel
-from .pair_model import PairModel
-from .segmentors import BBDM, DSM, SemFlow, SymmFlow
-from .semflow_model import OneStepLoss, SemFlowModel
-from .symmflow_model import SymmFlowModel
-from .synthesizer import Synthesizer
+from .losses import (
+    MatchingLoss,
+    OneStepImageLoss,
+    OneStepMapLoss,
+    TrainingLoss,
+    TrainingStep,
+)
+from .processes import (
+    BrownianBridge,
+    Diffusion,
+    Process,
+    RectifiedFlow,
+    SymmetricFlow,
+    TrainingPoint,
+)
+from .segmentors import SemFlow
+from .semflow_model import SemFlowModel
 
 __all__ = [
-    'BBDM', 'DSM', 'BBDMModel', 'DSMModel', 'OneStepLoss', 'PairModel',
-    'SemFlow', 'SemFlowDataPreProcessor', 'SemFlowModel', 'SymmFlow',
-    'SymmFlowModel', 'Synthesizer'
+    'BrownianBridge', 'CheckpointGuard', 'Diffusion', 'MatchingLoss',
+    'OneStepImageLoss', 'OneStepMapLoss', 'Process', 'RectifiedFlow', 'SemFlow',
+    'SemFlowDataPreProcessor', 'SemFlowModel', 'SymmetricFlow', 'TrainingLoss',
+    'TrainingPoint', 'TrainingStep'
 ]

@@ -8,7 +8,7 @@ from mmseg.models import SegDataPreProcessor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmseg_semflow.flow import PseudoMaskCodec
+from mmseg_semflow.flow import PseudoMaskCodec, check_labels
 
 
 def pin(data: Any) -> Any:
@@ -35,12 +35,12 @@ def pin(data: Any) -> Any:
 
 @MODELS.register_module()
 class SemFlowDataPreProcessor(SegDataPreProcessor):
-    """mmseg's data preprocessor, for pseudo masks as well.
+    """mmseg's data preprocessor: RGB, in [-1, 1], with labels that are valid.
 
-    Images and pseudo masks leave it in RGB, scaled from 8-bit levels to
-    [-1, 1]. Where a training image is padded, its pseudo mask gets the void
-    colour. Cached latents are stacked as they are. A GPU is not waited for:
-    batches go there from pinned memory.
+    This is where the BGR of mmsegmentation ends. Pseudo masks, where the
+    pipeline made them, get the void colour where their image is padded.
+    Cached latents are stacked as they are. A GPU is not waited for: labels
+    are looked at before, and batches go there from pinned memory.
 
     Args:
         size (Tuple[int, int], optional): Height and width to which training
@@ -65,6 +65,31 @@ class SemFlowDataPreProcessor(SegDataPreProcessor):
             size_divisor=size_divisor,
             **kwargs)
         self._non_blocking = True
+        self._codec: Optional[dict] = None
+
+    def serve(self, codec: PseudoMaskCodec) -> None:
+        """Check training labels by the codec of the model.
+
+        Args:
+            codec (PseudoMaskCodec): Knows the classes and void.
+
+        Raises:
+            ValueError: If labels are padded with anything but void.
+        """
+        if self.seg_pad_val != codec.ignore_index:
+            raise ValueError(
+                'seg_pad_val of the data_preprocessor must be ignore_index='
+                f'{codec.ignore_index} of the codec, but got {self.seg_pad_val}')
+        self._codec = codec.spec
+
+    def _check_labels(self, data_samples: Sequence[SegDataSample]) -> None:
+        """Raise a ValueError that names the file of a wrong label."""
+        if self._codec is None:
+            return
+        for sample in data_samples:
+            check_labels(sample.gt_sem_seg.data, self._codec['num_classes'],
+                         self._codec['ignore_index'],
+                         sample.get('seg_map_path', 'gt_sem_seg'))
 
     def cast_data(self, data: Any) -> Any:
         """Copy data to the device, without waiting for a GPU."""
@@ -87,10 +112,13 @@ class SemFlowDataPreProcessor(SegDataPreProcessor):
             (3, H, W); or ``inputs`` of shape (B, 2, C, h, w).
 
         Raises:
-            ValueError: If cached latents are of images that it would pad.
+            ValueError: If cached latents are of images that it would pad, or
+                a training label is neither a class nor void.
         """
         if 'gt_mask_latent' in data['data_samples'][0]:
             return self._stack_latents(self.cast_data(data))
+        if training:
+            self._check_labels(data['data_samples'])
         data = super().forward(data, training)
         # Not by mmseg's bgr_to_rgb: its list of indices waits for the device.
         data['inputs'] = data['inputs'].flip(1)

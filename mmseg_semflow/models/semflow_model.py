@@ -1,139 +1,385 @@
-"""SemFlow itself: one flow between images and masks, in both directions."""
+"""One network between the latents of images and of pseudo masks."""
 
-from typing import Dict, Optional, Sequence
+from functools import partial
+from typing import Callable, Dict, Optional, Sequence
 
 import torch
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_semflow.flow import Generators, RectifiedFlowPath, integrate
+from mmseg_semflow.flow import (
+    Condition,
+    Generators,
+    Network,
+    PseudoMaskCodec,
+    StepCallback,
+    perturb,
+    uniform_times,
+)
+from mmseg_semflow.networks import LatentGaussian
 
-from .pair_model import Network, PairModel
+from .checkpoint_guard import CheckpointGuard, rename_old_keys
+from .losses import TrainingStep
+from .processes import DIRECTIONS
 
-
-class OneStepLoss(nn.Module):
-    r"""Cross-entropy of the map that one Euler step predicts.
-
-    The step from any t to the mask, :math:`z_t + (1 - t) v_\theta(z_t, t)`,
-    is decoded, classified by the codec, and compared with the labels. Not in
-    the paper: it teaches the network which errors of the velocity change a
-    label. With a ``start_fraction`` of the model it weighs the map of a
-    single step more.
-
-    Args:
-        weight (float): Weight of the loss. Defaults to 0.1.
-        scale (float): Factor of the codec's logits. Defaults to 4.
-        class_weight (Sequence[float], optional): Weight of each class.
-            Defaults to None, equal weights.
-    """
-
-    def __init__(self,
-                 weight: float = 0.1,
-                 scale: float = 4.,
-                 class_weight: Optional[Sequence[float]] = None) -> None:
-        super().__init__()
-        self.weight = weight
-        self.scale = scale
-        self.register_buffer(
-            'class_weight',
-            None if class_weight is None else torch.tensor(
-                class_weight, dtype=torch.float32),
-            persistent=False)
-
-    def forward(self, logits: Tensor, label_map: Tensor,
-                ignore_index: int) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            logits (Tensor): The codec's logits, shape
-                (B, num_classes, H, W).
-            label_map (Tensor): int64 labels, shape (B, H, W).
-            ignore_index (int): Label of void pixels.
-
-        Returns:
-            Tensor: Mean over the pixels that are not void, a scalar; 0 if
-            all are void.
-        """
-        loss = nn.functional.cross_entropy(
-            self.scale * logits,
-            label_map,
-            weight=self.class_weight,
-            ignore_index=ignore_index,
-            reduction='sum')
-        valid = label_map != ignore_index
-        weights = valid.float()
-        if self.class_weight is not None:
-            weights = self.class_weight[label_map * valid] * valid
-        return self.weight * loss / weights.sum().clamp(min=1e-6)
+CODEC_BUFFERS = {
+    'codec.levels': 'codec with other anchors (num_classes, divisions, '
+    'spacing)',
+    'codec.void_level': 'codec with other void_color',
+    'codec.noise_level': 'codec with other amplitude'
+}
 
 
 @MODELS.register_module()
-class SemFlowModel(PairModel):
-    r"""One velocity network and one autoencoder for both directions.
+class SemFlowModel(BaseModule):
+    r"""Codec, autoencoder, network, process and losses, composed.
 
-    .. math::
-        L = E_{t, (z_0, z_1)} |v_\theta(z_t, t) - (z_1 - z_0)|^2, \quad
-        z_t = (1 - t) z_0 + t z_1
-
-    SemFlow (Wang et al., NeurIPS 2024), Eq. 8 to 13. z0 is the latent of the
+    SemFlow (Wang et al., NeurIPS 2024), Eq. 8 to 14: z0 is the latent of the
     image (sampled from the autoencoder's posterior in training, its mode at
-    inference), z1 that of the pseudo mask (always the mode).
+    inference), z1 that of the perturbed pseudo mask (always the mode). The
+    process says how a network leads from one to the other; the default is
+    SemFlow's rectified flow.
+
+    Adapters to a toolbox hold this model under the name ``semflow`` and
+    nothing else that is learned, so that their checkpoints are the same. A
+    state dict of another codec, process or architecture is refused, with
+    ``strict=False`` too (:class:`CheckpointGuard`).
 
     Args:
-        velocity_net (dict): See :class:`PairModel`.
-        autoencoder (dict): See :class:`PairModel`.
-        codec (dict): See :class:`PairModel`.
-        time_sampling (str): Distribution of t in training, ``'uniform'`` or
-            ``'logit_normal'``. Defaults to ``'uniform'``.
-        start_fraction (float): Part of a training batch that gets t = 0, see
-            :class:`RectifiedFlowPath`. Defaults to 0.
-        one_step_loss (dict, optional): Arguments of :class:`OneStepLoss`.
-            Defaults to None, the paper's objective alone.
-        **kwargs: See :class:`PairModel`.
+        network (dict): Config of the network, for example
+            :class:`VelocityUNet`: maps a state (B, C', h, w), flow times
+            (B, ) and an optional condition, a dict of tensors, to a
+            prediction (B, D', h, w).
+        autoencoder (dict): Config of the frozen autoencoder, for example
+            :class:`KLAutoencoder`.
+        codec (dict): Arguments of :class:`PseudoMaskCodec`.
+        process (dict): Config of the process. Defaults to
+            ``dict(type='RectifiedFlow')``.
+        losses (Sequence[dict]): Configs of the losses. Defaults to
+            ``[dict(type='MatchingLoss')]``, the paper's objective alone.
+        wrappers (Sequence[dict]): Configs of modules that are called with
+            the network and its arguments in its place, such as
+            :class:`EndStdPreconditioning`, the innermost first. Defaults to
+            none.
+        channels_last (bool): Whether the weights of both networks lie in
+            memory with the channels last. Checkpoints are the same. Defaults
+            to False.
+        compile_network (bool): Whether to compile the network by
+            ``torch.compile``, in place. Checkpoints are the same. Defaults to
+            False.
+        partial_load (Sequence[str]): Beginnings of the keys in which a
+            checkpoint may differ, see :class:`CheckpointGuard`; for
+            fine-tuning with ``load_from``. Defaults to none.
+        init_cfg (dict, optional): Initialisation config. Defaults to None.
+
+    Raises:
+        ValueError: If the parts do not fit each other.
     """
 
-    preconditioned = True
-
     def __init__(self,
-                 velocity_net: dict,
+                 network: dict,
                  autoencoder: dict,
                  codec: dict,
-                 time_sampling: str = 'uniform',
-                 start_fraction: float = 0.,
-                 one_step_loss: Optional[dict] = None,
-                 **kwargs) -> None:
-        super().__init__(velocity_net, autoencoder, codec, **kwargs)
-        self.path = RectifiedFlowPath(time_sampling, start_fraction)
-        self.one_step_loss = (
-            None if one_step_loss is None else OneStepLoss(**one_step_loss))
-        weight = getattr(self.one_step_loss, 'class_weight', None)
-        if weight is not None and len(weight) != self.codec.num_classes:
-            raise ValueError(
-                'one_step_loss.class_weight must have num_classes='
-                f'{self.codec.num_classes} values, but got {len(weight)}')
+                 process: Optional[dict] = None,
+                 losses: Optional[Sequence[dict]] = None,
+                 wrappers: Sequence[dict] = (),
+                 channels_last: bool = False,
+                 compile_network: bool = False,
+                 partial_load: Sequence[str] = (),
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        self.codec = PseudoMaskCodec(**codec)
+        self.network = MODELS.build(network)
+        self.autoencoder = MODELS.build(autoencoder)
+        self.process = MODELS.build(process or dict(type='RectifiedFlow'))
+        self.wrappers = nn.ModuleList(map(MODELS.build, wrappers))
+        self.losses = nn.ModuleList(
+            map(MODELS.build, losses or [dict(type='MatchingLoss')]))
+        self.guard = CheckpointGuard(
+            {
+                **CODEC_BUFFERS,
+                **{
+                    f'process.{name}': what
+                    for name, what in self.process.trained_with.items()
+                }
+            }, partial_load)
+        self._identity: Optional[dict] = None
+        self.process.check_network(self.network,
+                                   self.autoencoder.latent_channels)
+        for wrapper in self.wrappers:
+            self.process.check_wrapper(wrapper)
+        for loss in self.losses:
+            loss.check_model(self)
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+        if compile_network:
+            self.network.compile()
 
-    def loss_of_latents(self, z0: Tensor, z1: Tensor,
-                        label_maps: Tensor) -> Dict[str, Tensor]:
-        """Compute the losses (Eq. 10); see :meth:`PairModel.loss_of_latents`.
+    @property
+    def device(self) -> torch.device:
+        """torch.device: Where it computes."""
+        return self.codec.levels.device
+
+    @property
+    def velocity(self) -> Network:
+        """Callable: The network as its wrappers leave it."""
+        network: Network = self.network
+        for wrapper in self.wrappers:
+            network = partial(wrapper, network)
+        return network
+
+    def loss(self,
+             images: Tensor,
+             pseudo_masks: Tensor,
+             label_maps: Tensor,
+             condition: Condition = None) -> Dict[str, Tensor]:
+        """Compute the training losses.
+
+        Args:
+            images (Tensor): Images in [-1, 1], RGB, shape (B, 3, H, W).
+            pseudo_masks (Tensor): Perturbed pseudo masks, about [-1, 1],
+                shape (B, 3, H, W).
+            label_maps (Tensor): int64 labels, shape (B, H, W).
+            condition (Dict[str, Tensor], optional): What the network knows
+                besides. Defaults to None.
 
         Returns:
-            Dict[str, Tensor]: ``loss_flow`` and, if configured,
-            ``loss_one_step``, float32 scalars.
-        """
-        t = self.path.sample_time(len(z0), device=z0.device)
-        point = self.path.sample(z0, z1, t)
-        pred_velocity = self.velocity_net(point.zt, point.t)
-        error = (pred_velocity - point.velocity).square()
-        losses = dict(loss_flow=self._mean_error(error, label_maps))
-        if self.one_step_loss is not None:
-            rest = (1 - t).view(-1, 1, 1, 1)
-            logits = self.codec.logits(
-                self.autoencoder.decode(point.zt + rest * pred_velocity))
-            losses['loss_one_step'] = self.one_step_loss(
-                logits, label_maps, self.codec.ignore_index)
-        return losses
+            Dict[str, Tensor]: float32 scalars, their names beginning with
+            ``loss``.
 
-    def solve(self, network: Network, z: Tensor, times: Tensor, solver: str,
-              return_trajectory: bool, generators: Generators) -> Tensor:
-        """Solve the flow's equation (Eq. 11); see :meth:`PairModel.solve`."""
-        return integrate(network, z, times, solver, return_trajectory)
+        Raises:
+            ValueError: If H or W does not fit the autoencoder's factor.
+        """
+        z0, z1 = self.encode_pair(images, pseudo_masks)
+        return self.loss_of_latents(z0, z1, label_maps, condition)
+
+    def loss_of_latents(self,
+                        z0: Tensor,
+                        z1: Tensor,
+                        label_maps: Tensor,
+                        condition: Condition = None) -> Dict[str, Tensor]:
+        """Compute the training losses of a batch that is encoded.
+
+        Args:
+            z0 (Tensor): Image latents, sampled, shape (B, C, h, w).
+            z1 (Tensor): Mask latents of the same shape.
+            label_maps (Tensor): int64 labels, shape (B, H, W).
+            condition (Dict[str, Tensor], optional): See :meth:`loss`.
+
+        Returns:
+            Dict[str, Tensor]: See :meth:`loss`.
+
+        Raises:
+            ValueError: If two losses have one name.
+        """
+        point = self.process.sample(z0, z1)
+        prediction = self.velocity(point.state, point.t, condition)
+        step = TrainingStep(z0, z1, label_maps, point, prediction)
+        found: Dict[str, Tensor] = {}
+        for loss in self.losses:
+            values = loss(self, step)
+            twice = found.keys() & values.keys()
+            if twice:
+                raise ValueError('every loss must have a name of its own, but '
+                                 f'losses make {min(twice)!r} twice')
+            found.update(values)
+        return found
+
+    def loss_of_samples(self, images: Tensor,
+                        data_samples: Sequence) -> Dict[str, Tensor]:
+        """Compute the training losses of a toolbox' batch.
+
+        Args:
+            images (Tensor): Images in [-1, 1], RGB, shape (B, 3, H, W); or
+                mean and deviation of their latents, shape (B, 2, C, h, w).
+            data_samples (Sequence): With ``gt_sem_seg``, labels that are
+                known to be valid, which are coloured and perturbed here, on
+                their device. Or with ``gt_pseudo_mask`` and ``codec`` of the
+                transforms of SemFlow; or, of a cache, with
+                ``gt_mask_latent``, ``codec`` and ``autoencoder``.
+
+        Returns:
+            Dict[str, Tensor]: See :meth:`loss`.
+
+        Raises:
+            ValueError: If pseudo masks or latents were made by another codec
+                or autoencoder than the model's.
+        """
+        for sample in data_samples:
+            if 'codec' in sample and sample.codec != self.codec.spec:
+                raise ValueError(
+                    'pseudo masks must be made by the codec of the model, '
+                    f'{self.codec.spec}, but the data were made by '
+                    f'{sample.codec}')
+        label_maps = torch.cat([s.gt_sem_seg.data for s in data_samples])
+        if 'gt_mask_latent' in data_samples[0]:
+            for sample in data_samples:
+                self._check_autoencoder(sample.autoencoder)
+            z0 = LatentGaussian(*images.unbind(1)).sample()
+            z1 = torch.stack([s.gt_mask_latent.data for s in data_samples])
+            return self.loss_of_latents(z0, z1, label_maps)
+        if 'gt_pseudo_mask' in data_samples[0]:
+            masks = torch.stack([s.gt_pseudo_mask.data for s in data_samples])
+        else:
+            masks = self.perturbed_masks(label_maps)
+        return self.loss(images, masks, label_maps)
+
+    def perturbed_masks(self, label_maps: Tensor) -> Tensor:
+        """Colour and perturb valid labels (Eq. 7 and 14), on their device.
+
+        Args:
+            label_maps (Tensor): Labels in [0, num_classes) or
+                ``ignore_index``, int64, shape (B, H, W).
+
+        Returns:
+            Tensor: Perturbed pseudo masks, about [-1, 1], shape (B, 3, H, W).
+        """
+        levels = self.codec.encode(label_maps, check=False)
+        return self.codec.normalize(perturb(levels, self.codec.amplitude))
+
+    def _check_autoencoder(self, cached: dict) -> None:
+        """Raise a ValueError if latents of a cache are of another one."""
+        if self._identity is None:
+            self._identity = self.autoencoder.identity()
+        own = self._identity
+        # Training may have rounded the weights: what is left counts.
+        weights = {k: cached['weights'].get(k) for k in own['weights']}
+        was = dict(cached, weights=weights)
+        if was != own:
+            key = next(key for key in own if was.get(key) != own[key])
+            raise ValueError(
+                'the latents were cached with another autoencoder: its '
+                f'{key} was {was.get(key)} and is {own[key]} in this '
+                'training. Cache them again with the weights that training '
+                'starts from (sd_folder, load_from)')
+
+    @torch.no_grad()
+    def encode_pair(self, images: Tensor, pseudo_masks: Tensor) -> tuple:
+        """Encode images and pseudo masks for training, in one call.
+
+        Args:
+            images (Tensor): Images in [-1, 1], shape (B, 3, H, W).
+            pseudo_masks (Tensor): Pseudo masks, shape (B, 3, H, W).
+
+        Returns:
+            tuple[Tensor, Tensor]: z0, sampled, and z1, the mode, each of
+            shape (B, C, h, w).
+        """
+        latents = self.autoencoder.encode(torch.cat([images, pseudo_masks]))
+        of_images, of_masks = latents.chunk(2)
+        return of_images.sample(), of_masks.mean
+
+    def transport(self,
+                  pixels: Tensor,
+                  times: Tensor,
+                  solver: Optional[str] = None,
+                  return_trajectory: bool = False,
+                  generators: Generators = None,
+                  condition: Condition = None,
+                  wrap: Optional[Callable[[Network], Network]] = None,
+                  callback: Optional[StepCallback] = None) -> Tensor:
+        """Move pixels along the path.
+
+        Pixels whose size does not fit the autoencoder are padded at the
+        right and at the bottom by their last column and row, and the result
+        is cropped. Gradients pass, for callers that do not switch them off.
+
+        Args:
+            pixels (Tensor): Images or pseudo masks in [-1, 1], shape
+                (B, 3, H, W).
+            times (Tensor): The solver's grid, shape (N + 1, ): from 0 to 1
+                it leads from image to mask, from 1 to 0 back.
+            solver (str, optional): Name of the solver. Defaults to None,
+                that of the process.
+            return_trajectory (bool): Whether to return what all times decode
+                to. Defaults to False.
+            generators (Sequence[torch.Generator], optional): For a process
+                that samples noise, one per sample, on the CPU. Defaults to
+                None, torch's global one.
+            condition (Dict[str, Tensor], optional): What the network knows
+                besides state and time. Defaults to None.
+            wrap (Callable, optional): Makes another network of the network,
+                such as one for tiles (:func:`tile_network`). Defaults to
+                None.
+            callback (Callable, optional): Called with the flow time, a
+                scalar, and the latent state after every step of the solver;
+                what it returns takes the place of the state, unless it is
+                None. Defaults to None.
+
+        Returns:
+            Tensor: Pixels at the other end, about [-1, 1], shape
+            (B, 3, H, W), or, with ``return_trajectory``, at all times, shape
+            (N + 1, B, 3, H, W).
+
+        Raises:
+            ValueError: If the process does not lead that way.
+        """
+        self.process.check_direction(
+            DIRECTIONS[int(times[0] > times[-1])], 'transport')
+        height, width = pixels.shape[-2:]
+        factor = self.autoencoder.factor
+        padding = (0, -width % factor, 0, -height % factor)
+        z = self.autoencoder.encode(
+            nn.functional.pad(pixels, padding, mode='replicate')).mean
+        network = self.velocity if wrap is None else wrap(self.velocity)
+        if condition is not None:
+            network = partial(network, condition=condition)
+        z = self.process.solve(network, z, times.to(z.device),
+                               solver or self.process.default_solver,
+                               return_trajectory, generators, callback)
+        if not return_trajectory:
+            return self.autoencoder.decode(z)[..., :height, :width]
+        return torch.stack([
+            self.autoencoder.decode(state)[..., :height, :width] for state in z
+        ])
+
+    def image_to_mask(self,
+                      images: Tensor,
+                      num_steps: int,
+                      solver: Optional[str] = None,
+                      **kwargs) -> Tensor:
+        """Segment images (SemFlow, Eq. 12).
+
+        Args:
+            images (Tensor): Images in [-1, 1], RGB, shape (B, 3, H, W).
+            num_steps (int): Number of steps N.
+            solver (str, optional): Name of the solver. Defaults to None,
+                that of the process.
+            **kwargs: Further arguments of :meth:`transport`.
+
+        Returns:
+            Tensor: Pseudo masks, about [-1, 1], shape (B, 3, H, W); labels
+            are ``codec.decode`` of them.
+        """
+        return self.transport(images, uniform_times(num_steps, 0., 1.), solver,
+                              **kwargs)
+
+    def mask_to_image(self,
+                      pseudo_masks: Tensor,
+                      num_steps: int,
+                      solver: Optional[str] = None,
+                      **kwargs) -> Tensor:
+        """Synthesise images (SemFlow, Eq. 13).
+
+        Args:
+            pseudo_masks (Tensor): Perturbed pseudo masks (Eq. 14), about
+                [-1, 1], shape (B, 3, H, W).
+            num_steps (int): Number of steps N.
+            solver (str, optional): Name of the solver. Defaults to None,
+                that of the process.
+            **kwargs: Further arguments of :meth:`transport`.
+
+        Returns:
+            Tensor: Images, RGB, about [-1, 1], shape (B, 3, H, W).
+        """
+        return self.transport(pseudo_masks, uniform_times(num_steps, 1., 0.),
+                              solver, **kwargs)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args,
+                              **kwargs) -> None:
+        """Load what the guard lets pass."""
+        rename_old_keys(state_dict, prefix)
+        self.guard.check(state_dict, self.state_dict(prefix=prefix), prefix,
+                         type(self).__name__)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -1,4 +1,8 @@
-"""The networks: diffusers and transformers live here and nowhere else."""
+"""The networks: diffusers and transformers live here and nowhere else.
+
+They are imported where they are used and not with this package, which would
+take a quarter longer than the import of mmsegmentation's models.
+"""
 
 from .autoencoder import (
     FrozenAutoencoder,
@@ -6,11 +10,12 @@ from .autoencoder import (
     LatentGaussian,
     PatchAutoencoder,
 )
+from .preconditioning import EndStdPreconditioning
 from .schedulers import build_scheduler, denoise, steps_of
 from .velocity_unet import VelocityUNet
 
 __all__ = [
-    'FrozenAutoencoder', 'KLAutoencoder', 'LatentGaussian',
-    'PatchAutoencoder', 'VelocityUNet', 'build_scheduler', 'denoise',
+    'EndStdPreconditioning', 'FrozenAutoencoder', 'KLAutoencoder',
+    'LatentGaussian', 'PatchAutoencoder', 'VelocityUNet', 'build_scheduler', 'denoise',
     'steps_of'
 ]

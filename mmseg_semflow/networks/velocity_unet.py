@@ -1,12 +1,13 @@
 """The velocity network: a diffusers UNet under a null prompt."""
 
-from typing import Optional, Tuple
+from typing import Optional
 
 import torch
-from diffusers import UNet2DConditionModel
 from mmengine.model import BaseModule
 from mmengine.registry import FUNCTIONS, MODELS
 from torch import Tensor, nn
+
+from mmseg_semflow.flow import Condition
 
 from .pretrained import (
     encode_null_prompt,
@@ -31,6 +32,7 @@ def wrap_unet_blocks(module: nn.Module, recurse: bool,
     Returns:
         bool: True, to look anywhere, else whether it becomes a unit.
     """
+    from diffusers import UNet2DConditionModel
     return recurse or isinstance(
         module, UNet2DConditionModel) or hasattr(module, 'resnets')
 
@@ -44,20 +46,6 @@ class VelocityUNet(BaseModule):
     prompt is always empty (SemFlow, Sec. 3.2), its embedding is a buffer of
     the state dict, so that no text encoder is needed after training starts.
 
-    With ``end_std`` the velocity is, in the manner of Karras et al. (NeurIPS
-    2022, Sec. 5) carried over to this path,
-
-    .. math::
-        v_\theta(z_t, t) = \frac{t \sigma_1^2 - (1 - t) \sigma_0^2}
-        {\sigma_t^2} z_t + \frac{\sigma_0 \sigma_1}{\sigma_t}
-        u_\theta\left(\frac{z_t}{\sigma_t}, t\right), \quad
-        \sigma_t^2 = (1 - t)^2 \sigma_0^2 + t^2 \sigma_1^2,
-
-    so that for independent ends input and target of the UNet :math:`u_\theta`
-    have unit variance, and it predicts the mask alone at t = 0 and the image
-    alone at t = 1, where without it would have to copy :math:`z_t`. The
-    objective stays Eq. 10.
-
     Args:
         unet (dict): Arguments of diffusers' ``UNet2DConditionModel``.
         sd_folder (str, optional): Stable Diffusion 1.5 folder in diffusers'
@@ -70,12 +58,6 @@ class VelocityUNet(BaseModule):
         prompt_length (int): Number of tokens of the prompt. Defaults to 77.
         gradient_checkpointing (bool): Whether to trade speed for memory in
             training. Defaults to False.
-        end_std (Tuple[float, float], optional): Standard deviations
-            :math:`\sigma_0, \sigma_1` of image and mask latents, for
-            preconditioning. Defaults to None, without, as in the paper.
-
-    Raises:
-        ValueError: If ``end_std`` is not two positive numbers.
     """
 
     def __init__(self,
@@ -84,9 +66,9 @@ class VelocityUNet(BaseModule):
                  unet_weights: Optional[str] = None,
                  num_train_timesteps: int = 1000,
                  prompt_length: int = 77,
-                 gradient_checkpointing: bool = False,
-                 end_std: Optional[Tuple[float, float]] = None) -> None:
+                 gradient_checkpointing: bool = False) -> None:
         super().__init__()
+        from diffusers import UNet2DConditionModel
         self.unet = UNet2DConditionModel(**unet)
         self.sd_folder = sd_folder
         self.unet_weights = unet_weights
@@ -97,13 +79,6 @@ class VelocityUNet(BaseModule):
             'null_prompt',
             torch.zeros(1, prompt_length,
                         self.unet.config.cross_attention_dim))
-        if end_std is not None and (len(end_std) != 2 or min(end_std) <= 0):
-            raise ValueError(
-                f'end_std must be two positive numbers, but got {end_std}')
-        # In the state dict, so that a checkpoint knows how it was trained.
-        self.register_buffer(
-            'end_std',
-            None if end_std is None else torch.tensor(end_std).float())
 
     @property
     def in_channels(self) -> int:
@@ -140,28 +115,31 @@ class VelocityUNet(BaseModule):
                 'cross_attention_dim)')
         self.null_prompt.copy_(null_prompt)
 
-    def forward(self, zt: Tensor, t: Tensor) -> Tensor:
+    def forward(self,
+                zt: Tensor,
+                t: Tensor,
+                condition: Condition = None) -> Tensor:
         """Predict the velocity.
 
         Args:
             zt (Tensor): Point on the path, shape (B, C, h, w).
             t (Tensor): Flow time, float32 in [0, 1], shape (B, ).
+            condition (Dict[str, Tensor], optional): ``prompt``, embeddings
+                (B, L, D) in place of the null prompt. Defaults to None.
 
         Returns:
             Tensor: Predicted dz/dt, float32, shape (B, C, h, w).
-        """
-        if self.end_std is None:
-            return self._apply_unet(zt, t)
-        s = t.float().view(-1, 1, 1, 1)
-        image, mask = (1 - s) * self.end_std[0], s * self.end_std[1]
-        std = (image**2 + mask**2).sqrt()
-        slope = (mask * self.end_std[1] - image * self.end_std[0]) / std**2
-        scale = self.end_std.prod() / std
-        return slope * zt + scale * self._apply_unet(zt / std, t)
 
-    def _apply_unet(self, z: Tensor, t: Tensor) -> Tensor:
+        Raises:
+            ValueError: If the condition has another key.
+        """
+        condition = dict(condition or {})
+        prompt = condition.pop('prompt', self.null_prompt)
+        if condition:
+            raise ValueError("the condition of a VelocityUNet has the key "
+                             f"'prompt', but got {min(condition)!r}")
         timestep = t.float() * self.num_train_timesteps
-        prompt = self.null_prompt.to(self.unet.dtype).expand(len(z), -1, -1)
+        prompt = prompt.to(self.unet.dtype).expand(len(zt), -1, -1)
         return self.unet(
-            z.to(self.unet.dtype), timestep, prompt,
+            zt.to(self.unet.dtype), timestep, prompt,
             return_dict=False)[0].float()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmseg_semflow.apis import benchmark
-from mmseg_semflow.apis.benchmark import Benchmark
+from mmseg_semflow.benchmark.measure import Benchmark
 from tiny import VAE, runner_cfg
 
 ROOT = Path(__file__).parents[2]

@@ -16,11 +16,11 @@ from numpy.testing import assert_equal
 from torch import nn
 
 from mmseg_semflow.apis import load_model
-from mmseg_semflow.apis.comparison import Comparison, budget_note, to_plot
-from mmseg_semflow.apis.evaluation import Evaluation
+from mmseg_semflow.comparison.harness import Comparison, budget_note, to_plot
+from mmseg_semflow.apis.scoring import Evaluation
 from mmseg_semflow.apis.tables import to_markdown
 from mmseg_semflow.models import Synthesizer
-from mmseg_semflow.models.synthesizer import image_and_labels
+from mmseg_semflow.synthesis.synthesizer import image_and_labels
 from tiny import CODEC, META, UNET, runner_cfg, semflow_cfg
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def method(folder, street, name, model=None, **options):
     cfg = runner_cfg(street, folder / 'work')
     cfg.custom_imports = dict(imports=['mmseg_semflow'])
     if model is not None:
-        cfg.custom_imports.imports.append('mmseg_semflow.models.generators.gans')
+        cfg.custom_imports.imports.append('mmseg_semflow.comparison.gans')
         cfg.model = model
     cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
     if name == 'dsm':

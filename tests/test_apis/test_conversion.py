@@ -207,7 +207,7 @@ def test_the_tokenizer_is_clips(tmp_path, monkeypatch):
         lambda path, folder, **kwargs: given.update(kwargs) or folder.mkdir())
     conversion.stable_diffusion_to_folder(
         write_config(tmp_path), 'w.ckpt', tmp_path / 'sd')
-    from mmseg_semflow.networks.conversion import _tokenizer
+    from mmseg_semflow.networks.diffusers_folder import _tokenizer
     tokenizer = _tokenizer(
         tmp_path / 'tokenizer', given['vocabulary'], given['merges'])
     assert isinstance(tokenizer, CLIPTokenizer) and len(tokenizer) == 49408

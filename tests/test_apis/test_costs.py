@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from mmseg_semflow.apis.costs import (
+from mmseg_semflow.benchmark.costs import (
     PeakMemory,
     count_flops,
     estimate_training_memory,

@@ -13,7 +13,7 @@ import pytest
 from mmengine import Config
 
 from mmseg_semflow.apis import SemFlowInferencer
-from mmseg_semflow.apis.demo_app import (
+from mmseg_semflow.webapp.app import (
     brush_colors,
     build_app,
     from_url,

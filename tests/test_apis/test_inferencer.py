@@ -12,8 +12,8 @@ from mmengine.registry import init_default_scope
 from mmseg.apis import inference_model, init_model
 
 from mmseg_semflow.apis import SemFlowInferencer
-from mmseg_semflow.apis.folder import synthesize_folder
-from mmseg_semflow.apis.pictures import read_note
+from mmseg_semflow.synthesis.folder import synthesize_folder
+from mmseg_semflow.synthesis.pictures import read_note
 from mmseg_semflow.models import Synthesizer
 from tiny import CODEC, META, save_checkpoint
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmseg_semflow.apis.pictures import (
+from mmseg_semflow.synthesis.pictures import (
     list_masks,
     read_label_map,
     read_note,

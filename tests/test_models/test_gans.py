@@ -26,13 +26,13 @@ pytest.importorskip('mmagic')
 from mmagic.registry import MODELS  # noqa: E402
 from mmagic.structures import DataSample  # noqa: E402
 
-from mmseg_semflow.models.generators.gans import (  # noqa: E402
+from mmseg_semflow.comparison.gans import (  # noqa: E402
     GlobalGenerator,
     SCGANGenerator,
     SPADEGenerator,
     mask_to_image,  # noqa: E402
 )
-from mmseg_semflow.models.generators.gans.networks import (  # noqa: E402
+from mmseg_semflow.comparison.gans.networks import (  # noqa: E402
     SpatiallyAdaptiveNorm,
     SpatiallyConditionalConv,
     SpatiallyConditionalNorm,

@@ -7,7 +7,7 @@ from torch import nn
 
 from mmseg_semflow.flow import PseudoMaskCodec, uniform_times
 from mmseg_semflow.models import Synthesizer
-from mmseg_semflow.models.synthesizer import to_uint8
+from mmseg_semflow.synthesis.synthesizer import to_uint8
 from tiny import CODEC, semflow_cfg
 
 

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from mmengine.registry import MODELS
 from safetensors.torch import load_file, save_file
 
-from mmseg_semflow.networks.conversion import single_file_to_folder
+from mmseg_semflow.networks.diffusers_folder import single_file_to_folder
 from tiny import UNET, VAE, byte_vocabulary, text_encoder
 
 RESNET = {
@@ -100,8 +100,10 @@ def vae_to_ldm(vae):
 
 
 def text_to_ldm(encoder):
+    # transformers >= 5 leaves out the name of the part, which the files have.
     found = {
-        f'cond_stage_model.transformer.{key}': value
+        f'cond_stage_model.transformer.text_model.'
+        f'{key.removeprefix("text_model.")}': value
         for key, value in encoder.state_dict().items()
     }
     name = 'text_model.embeddings.position_ids'

@@ -8,7 +8,7 @@ Example:
 import argparse
 import sys
 
-from mmseg_semflow.apis.conversion import folder_to_checkpoint
+from mmseg_semflow.apis.checkpoint_conversion import folder_to_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

@@ -9,7 +9,7 @@ Example:
 import argparse
 import sys
 
-from mmseg_semflow.apis.conversion import checkpoint_to_folder
+from mmseg_semflow.apis.checkpoint_conversion import checkpoint_to_folder
 
 
 def parse_args() -> argparse.Namespace:

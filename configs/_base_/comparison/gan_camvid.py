@@ -1,14 +1,10 @@
-# The same for GANs: labels in place of pseudo masks, two optimizers, and, as all
+# The same for GANs: two optimizers, and, as all
 # their authors have it, no average of the weights and rates that are constant for
 # the first half of the training and fall to 0 in the second. It takes one
 # process: mmagic does not average the gradients of these models.
 _base_ = './generator_camvid.py'
-custom_imports = dict(imports=['mmseg_semflow.models.generators.gans'])
-train_pipeline = [
-    transform for transform in _base_.train_pipeline if transform['type'] not in
-    ('GeneratePseudoMask', 'PerturbPseudoMask', 'PackSemFlowInputs')
-] + [dict(type='PackSegInputs')]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+custom_imports = dict(
+    imports=['mmseg_semflow.runtime', 'mmseg_semflow.comparison.gans'])
 model = dict(
     data_preprocessor=dict(
         type='MaskTranslationDataPreProcessor',

@@ -23,9 +23,7 @@ train_pipeline = [
         type='RandomResize', scale=scale, ratio_range=(1., 1.3), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='GeneratePseudoMask', codec=codec),
-    dict(type='PerturbPseudoMask'),
-    dict(type='PackSemFlowInputs')
+    dict(type='PackSegInputs')
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -10,9 +10,7 @@ train_pipeline = [
     dict(type='LoadAnnotations'),
     dict(type='Resize', scale=scale, keep_ratio=False),
     dict(type='RandomFlip', prob=0.5, swap_seg_labels=swap_seg_labels),
-    dict(type='GeneratePseudoMask', codec=codec),
-    dict(type='PerturbPseudoMask'),
-    dict(type='PackSemFlowInputs')
+    dict(type='PackSegInputs')
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -16,9 +16,7 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='GeneratePseudoMask', codec=codec),
-    dict(type='PerturbPseudoMask'),
-    dict(type='PackSemFlowInputs')
+    dict(type='PackSegInputs')
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),

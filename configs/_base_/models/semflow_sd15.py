@@ -6,7 +6,7 @@ model = dict(
     data_preprocessor=dict(type='SemFlowDataPreProcessor'),
     semflow=dict(
         type='SemFlowModel',
-        velocity_net=dict(
+        network=dict(
             type='VelocityUNet',
             sd_folder=sd_folder,
             gradient_checkpointing=True,

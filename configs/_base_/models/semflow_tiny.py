@@ -4,11 +4,9 @@ model = dict(
     data_preprocessor=dict(type='SemFlowDataPreProcessor'),
     semflow=dict(
         type='SemFlowModel',
-        velocity_net=dict(
+        network=dict(
             type='VelocityUNet',
             prompt_length=1,
-            # About the standard deviations of images and pseudo masks.
-            end_std=(0.5, 1.),
             unet=dict(
                 in_channels=48,
                 out_channels=48,
@@ -19,5 +17,7 @@ model = dict(
                 layers_per_block=1,
                 attention_head_dim=4,
                 cross_attention_dim=32)),
+        # About the standard deviations of images and pseudo masks.
+        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.5, 1.))],
         autoencoder=dict(type='PatchAutoencoder', factor=4)),
     test_cfg=dict(mode='whole', num_steps=1, solver='euler'))

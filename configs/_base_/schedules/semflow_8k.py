@@ -2,7 +2,7 @@
 max_iters = 8000
 warmup_iters = 500
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
+    type='AutocastOptimWrapper',
     dtype='bfloat16',
     # bfloat16 needs none, and looking for overflows waits for the GPU.
     loss_scale=dict(enabled=False),
@@ -36,7 +36,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', by_epoch=False, interval=1000, max_keep_ckpts=2),
+        type='SafeCheckpointHook', by_epoch=False, interval=1000, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))
 custom_hooks = [dict(type='StopOnInvalidLossHook')]

@@ -3,7 +3,7 @@ max_iters = 1700
 warmup_iters = 100
 # On a CPU: bfloat16 where it has instructions for it, else float32.
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
+    type='AutocastOptimWrapper',
     optimizer=dict(
         type='AdamW',
         lr=2e-3,
@@ -38,7 +38,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=2),
+        type='SafeCheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook', interval=1))
 custom_hooks = [

@@ -1,9 +1,5 @@
 """Data pipeline transforms of SemFlow."""
 
-from .loading import LoadAnnotations, LoadImageFromFile, UnreadableImageError
 from .pseudo_mask import GeneratePseudoMask, PackSemFlowInputs, PerturbPseudoMask
 
-__all__ = [
-    'GeneratePseudoMask', 'LoadAnnotations', 'LoadImageFromFile',
-    'PackSemFlowInputs', 'PerturbPseudoMask', 'UnreadableImageError'
-]
+__all__ = ['GeneratePseudoMask', 'PackSemFlowInputs', 'PerturbPseudoMask']

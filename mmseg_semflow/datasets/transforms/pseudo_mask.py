@@ -10,7 +10,7 @@ from mmengine.structures import PixelData
 from mmseg.datasets.transforms import PackSegInputs
 from mmseg.registry import TRANSFORMS
 
-from mmseg_semflow.flow import PseudoMaskCodec, perturb
+from mmseg_semflow.flow import PseudoMaskCodec, check_labels, perturb
 
 
 @TRANSFORMS.register_module()
@@ -35,9 +35,6 @@ class GeneratePseudoMask(BaseTransform):
         table[:self.codec.num_classes, 0] = self.codec.levels
         table[self.codec.ignore_index] = self.codec.void_color
         self._table = table
-        self._known = np.zeros(256, bool)
-        self._known[:self.codec.num_classes] = True
-        self._known[self.codec.ignore_index] = True
 
     def transform(self, results: Dict) -> Dict:
         """Add the pseudo mask.
@@ -52,28 +49,13 @@ class GeneratePseudoMask(BaseTransform):
             ValueError: If a label is neither a class nor void.
         """
         label_map = results['gt_seg_map']
-        wrong = [
-            label for label in self._labels(label_map).tolist()
-            if not 0 <= label <= 255 or not self._known[label]
-        ]
-        if wrong:
-            raise ValueError(
-                f'{results.get("seg_map_path", "gt_seg_map")} has the labels '
-                f'{wrong}: labels must be below num_classes='
-                f'{self.codec.num_classes} or {self.codec.ignore_index} (void)')
+        check_labels(
+            torch.from_numpy(label_map), self.codec.num_classes,
+            self.codec.ignore_index, results.get('seg_map_path', 'gt_seg_map'))
         label_map = np.ascontiguousarray(label_map, np.uint8)
         results['gt_pseudo_mask'] = cv2.applyColorMap(label_map, self._table)
         results['codec'] = self.codec.spec
         return results
-
-    @staticmethod
-    def _labels(label_map: np.ndarray) -> np.ndarray:
-        """List the distinct labels; those of uint8 by a histogram."""
-        if label_map.dtype != np.uint8:
-            return np.unique(label_map)
-        label_map = np.ascontiguousarray(label_map)
-        histogram = cv2.calcHist([label_map], [0], None, [256], [0, 256])
-        return np.flatnonzero(histogram)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}(codec={self.codec.spec})'

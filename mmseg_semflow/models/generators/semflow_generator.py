@@ -1,6 +1,6 @@
 """SemFlow as a generator of mmagic."""
 
-from typing import Dict, List, Optional, Type, Union
+from typing import Dict, List, Optional, Union
 
 import torch
 from mmagic.registry import MODELS
@@ -8,18 +8,17 @@ from mmagic.structures import DataSample
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from mmseg_semflow.models.pair_model import PairModel
-from mmseg_semflow.models.semflow_model import SemFlowModel
-from mmseg_semflow.models.synthesizer import Synthesizer
+from mmseg_semflow.synthesis import Synthesizer
 
-from .results import draw_samples
+from .mmagic_batches import evaluate_batch
 
 
 @MODELS.register_module()
 class SemFlowGenerator(BaseModel):
     """Synthesise images from masks by the reverse flow (SemFlow, Eq. 13).
 
-    Its checkpoints and those of the segmentor are the same.
+    Serves every process that leads from mask to image. Its checkpoints and
+    those of the segmentor are the same.
 
     Args:
         semflow (dict): Config of :class:`SemFlowModel`.
@@ -31,12 +30,10 @@ class SemFlowGenerator(BaseModel):
         init_cfg (dict, optional): Initialisation config. Defaults to None.
 
     Raises:
-        ValueError: If ``test_cfg`` breaks a rule of :class:`Synthesizer`,
-            ``semflow`` is another model, or images are padded with another
+        ValueError: If ``test_cfg`` breaks a rule of :class:`Synthesizer`, the
+            process does not lead to images, or images are padded with another
             label than the codec's void.
     """
-
-    model_class: Type[PairModel] = SemFlowModel
 
     def __init__(self,
                  semflow: dict,
@@ -47,14 +44,14 @@ class SemFlowGenerator(BaseModel):
             data_preprocessor or dict(type='SemFlowGeneratorDataPreProcessor'),
             init_cfg)
         self.semflow = MODELS.build(semflow)
-        self.model_class.check_fits(self.semflow,
-                                    type(self).__name__, 'mask_to_image')
-        self.semflow.check_padding(self.data_preprocessor)
+        self.semflow.process.check_direction('mask_to_image',
+                                             type(self).__name__)
+        self.data_preprocessor.serve(self.semflow.codec)
         self.test_cfg = dict(test_cfg or {})
         self.synthesizer()
 
     def synthesizer(self) -> Synthesizer:
-        """Make what draws the images as ``test_cfg`` says."""
+        """Make what synthesises the images as ``test_cfg`` says."""
         return Synthesizer(self.semflow, **self.test_cfg)
 
     def forward(
@@ -68,8 +65,8 @@ class SemFlowGenerator(BaseModel):
         Args:
             inputs (Tensor): Images in [-1, 1], RGB, shape (B, 3, H, W).
             data_samples (DataSample | list): For ``'loss'`` mmsegmentation's,
-                with ``gt_sem_seg`` and ``gt_pseudo_mask``; else one stacked
-                ``DataSample`` with ``gt_img`` and ``gt_label_map``.
+                with ``gt_sem_seg``; else one stacked ``DataSample`` with
+                ``gt_img`` and ``gt_label_map``.
             mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``. Defaults to
                 ``'tensor'``.
 
@@ -82,7 +79,7 @@ class SemFlowGenerator(BaseModel):
 
         Raises:
             ValueError: If the mode is unknown, or training samples were made
-                by another codec or have no pseudo mask.
+                by another codec.
         """
         if mode == 'loss':
             return self.semflow.loss_of_samples(inputs, data_samples)
@@ -95,4 +92,4 @@ class SemFlowGenerator(BaseModel):
 
     def predict(self, data_samples: DataSample) -> List[DataSample]:
         """Synthesise an image, or several, for every mask of a batch."""
-        return draw_samples(self.synthesizer(), data_samples)
+        return evaluate_batch(self.synthesizer(), data_samples)

@@ -1,6 +1,5 @@
-"""Adapters to mmsegmentation."""
+"""The adapter to mmsegmentation."""
 
-from .compared import BBDM, DSM, SymmFlow
 from .semflow import SemFlow
 
-__all__ = ['BBDM', 'DSM', 'SemFlow', 'SymmFlow']
+__all__ = ['SemFlow']

@@ -1,7 +1,8 @@
 """SemFlow as a segmentor of mmsegmentation."""
 
+import copy
 from contextlib import nullcontext
-from typing import Dict, List, Optional, Type
+from typing import Dict, List, Optional
 
 import torch
 from mmengine.config import ConfigDict
@@ -12,10 +13,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_semflow.flow import average_windows, seeded_generator
-from mmseg_semflow.models.pair_model import PairModel
-from mmseg_semflow.models.semflow_model import SemFlowModel
-from mmseg_semflow.models.synthesizer import to_uint8
+from mmseg_semflow.flow import average_windows, check_tiling, seeded_generator
+from mmseg_semflow.pixels import to_uint8
 
 
 class PseudoMaskLogits(PixelData):
@@ -38,6 +37,8 @@ class PseudoMaskLogits(PixelData):
 class SemFlow(BaseSegmentor):
     """Segment images by the forward flow (SemFlow, Eq. 12).
 
+    Serves every process that leads from image to mask.
+
     Args:
         semflow (dict): Config of :class:`SemFlowModel`.
         data_preprocessor (dict, optional): Config of
@@ -46,11 +47,12 @@ class SemFlow(BaseSegmentor):
         train_cfg (dict, optional): Not used; mmseg's tools pass it. Defaults
             to None.
         test_cfg (dict, optional): ``num_steps`` (int) and ``solver``
-            (``'euler'``, ``'heun'``, ``'rk4'`` or ``'dopri5'``) of the flow;
+            of the process, for SemFlow's ``'euler'``, ``'heun'``, ``'rk4'``
+            or ``'dopri5'``;
             ``mode``, ``'whole'`` or ``'slide'``, the latter with
             ``crop_size`` and ``stride`` (height, width); ``dtype``, None or
-            ``'bfloat16'`` for autocast; ``seed`` of a model that draws noise,
-            which SemFlow does not. Defaults to None, which is
+            ``'bfloat16'`` for autocast; ``seed`` of a process that samples
+            noise, which SemFlow's does not. Defaults to None, which is
             ``dict(num_steps=25, solver='euler', mode='whole', dtype=None,
             seed=0)``.
         pretrained (str, optional): Not used; mmseg's tools pass it. Weights
@@ -58,13 +60,12 @@ class SemFlow(BaseSegmentor):
         init_cfg (dict, optional): Initialisation config. Defaults to None.
 
     Raises:
-        ValueError: If ``test_cfg`` breaks one of these rules, ``semflow`` is
-            another model, or images are padded with another label than the
-            codec's void.
+        ValueError: If ``test_cfg`` breaks one of these rules, the process
+            does not lead to masks, or images are padded with another label
+            than the codec's void.
     """
 
     align_corners = False
-    model_class: Type[PairModel] = SemFlowModel
 
     def __init__(self,
                  semflow: dict,
@@ -78,33 +79,37 @@ class SemFlow(BaseSegmentor):
         if pretrained is not None:
             raise ValueError(
                 f'pretrained={pretrained!r} is not used: set sd_folder or '
-                'unet_weights of the velocity_net and sd_folder of the '
+                'unet_weights of the network and sd_folder of the '
                 'autoencoder')
         self.semflow = MODELS.build(semflow)
-        self.model_class.check_fits(self.semflow,
-                                    type(self).__name__, 'image_to_mask')
+        self.semflow.process.check_direction('image_to_mask',
+                                             type(self).__name__)
+        self.data_preprocessor.serve(self.semflow.codec)
         self.train_cfg = train_cfg
         self.test_cfg = ConfigDict({
             **dict(
                 num_steps=25,
-                solver=self.semflow.default_solver,
+                solver=self.semflow.process.default_solver,
                 mode='whole',
                 dtype=None,
                 seed=0),
             **(test_cfg or {})
         })
+        self._checked_cfg: Optional[dict] = None
         self._check_test_cfg()
-        self.semflow.check_padding(self.data_preprocessor)
 
     def _check_test_cfg(self) -> None:
         cfg = self.test_cfg
+        # Callers change it as they like, but seldom.
+        if cfg == self._checked_cfg:
+            return
         known = {
             'num_steps', 'solver', 'mode', 'dtype', 'seed', 'crop_size', 'stride'
         }
         if not known.issuperset(cfg):
             raise ValueError(f'test_cfg must have keys of {sorted(known)}, but '
                              f'got {min(cfg.keys() - known)!r}')
-        self.semflow.check_sampling(cfg.num_steps, cfg.solver)
+        self.semflow.process.check_sampling(cfg.num_steps, cfg.solver)
         if cfg.mode not in ('whole', 'slide'):
             raise ValueError("test_cfg.mode must be 'whole' or 'slide', "
                              f'but got {cfg.mode!r}')
@@ -112,18 +117,10 @@ class SemFlow(BaseSegmentor):
             raise ValueError("test_cfg.dtype must be None or 'bfloat16', "
                              f'but got {cfg.dtype!r}')
         if cfg.mode == 'slide':
-            for key in ('crop_size', 'stride'):
-                value = cfg.get(key)
-                if not isinstance(value, (tuple, list)) or len(value) != 2 \
-                        or min(value) < 1:
-                    raise ValueError(
-                        f'test_cfg.{key} must be (height, width), both >= 1, '
-                        f"in mode 'slide', but got {value}")
-            if any(s > c for s, c in zip(
-                    cfg.stride, cfg.crop_size, strict=True)):
-                raise ValueError(
-                    f'test_cfg.stride={cfg.stride} must not exceed '
-                    f'crop_size={cfg.crop_size}: pixels would be left out')
+            check_tiling(
+                cfg.get('crop_size'), cfg.get('stride'),
+                ('test_cfg.crop_size', 'test_cfg.stride'))
+        self._checked_cfg = copy.deepcopy(dict(cfg))
 
     @property
     def out_channels(self) -> int:
@@ -155,8 +152,7 @@ class SemFlow(BaseSegmentor):
 
         Args:
             inputs (Tensor): Images in [-1, 1], shape (B, 3, H, W).
-            data_samples (List[SegDataSample]): With ``gt_sem_seg`` and
-                ``gt_pseudo_mask``.
+            data_samples (List[SegDataSample]): With ``gt_sem_seg``.
 
         Returns:
             Dict[str, Tensor]: See :meth:`SemFlowModel.loss_of_samples`.
@@ -191,7 +187,7 @@ class SemFlow(BaseSegmentor):
                 generators=self._generators(inputs))
 
     def _generators(self, inputs: Tensor) -> Optional[list]:
-        if not self.semflow.stochastic:
+        if not self.semflow.process.stochastic:
             return None
         return [
             seeded_generator(self.test_cfg.seed, 0, to_uint8(image))
@@ -204,7 +200,8 @@ class SemFlow(BaseSegmentor):
         The logits are affine in the pseudo mask: averaging 3 channels equals
         averaging the logits of all classes.
         """
-        return average_windows(self._whole, inputs, self.test_cfg.crop_size,
+        return average_windows(lambda window: self._whole(inputs[window]),
+                               inputs, self.test_cfg.crop_size,
                                self.test_cfg.stride)
 
     def predict(

@@ -1,0 +1,72 @@
+"""What a network predicts, in terms of what it is asked for."""
+
+from typing import Tuple
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmseg_semflow.flow import Condition, Network
+
+
+@MODELS.register_module()
+class EndStdPreconditioning(nn.Module):
+    r"""Scale input and output of a velocity network to unit variance.
+
+    In the manner of Karras et al. (NeurIPS 2022, Sec. 5), carried over to the
+    straight path between two latents,
+
+    .. math::
+        v_\theta(z_t, t) = \frac{t \sigma_1^2 - (1 - t) \sigma_0^2}
+        {\sigma_t^2} z_t + \frac{\sigma_0 \sigma_1}{\sigma_t}
+        u_\theta\left(\frac{z_t}{\sigma_t}, t\right), \quad
+        \sigma_t^2 = (1 - t)^2 \sigma_0^2 + t^2 \sigma_1^2,
+
+    so that for independent ends input and target of the network
+    :math:`u_\theta` have unit variance, and it predicts the mask alone at
+    t = 0 and the image alone at t = 1, where without it would have to copy
+    :math:`z_t`. The objective stays Eq. 10.
+
+    Args:
+        end_std (Tuple[float, float]): Standard deviations
+            :math:`\sigma_0, \sigma_1` of image and mask latents.
+
+    Raises:
+        ValueError: If ``end_std`` is not two positive numbers.
+    """
+
+    # The targets that it is derived for, see ``Process.target``.
+    targets = ('velocity', )
+
+    def __init__(self, end_std: Tuple[float, float]) -> None:
+        super().__init__()
+        if len(end_std) != 2 or min(end_std) <= 0:
+            raise ValueError(
+                f'end_std must be two positive numbers, but got {end_std}')
+        # In the state dict, so that a checkpoint knows how it was trained.
+        self.register_buffer('end_std', torch.tensor(end_std).float())
+
+    def forward(self,
+                network: Network,
+                zt: Tensor,
+                t: Tensor,
+                condition: Condition = None) -> Tensor:
+        """Predict the velocity.
+
+        Args:
+            network (Callable): Predicts u, see
+                :class:`VelocityUNet`.
+            zt (Tensor): Point on the path, shape (B, C, h, w).
+            t (Tensor): Flow time, float32 in [0, 1], shape (B, ).
+            condition (Dict[str, Tensor], optional): Passed on. Defaults to
+                None.
+
+        Returns:
+            Tensor: dz/dt, shape (B, C, h, w).
+        """
+        s = t.float().view(-1, 1, 1, 1)
+        image, mask = (1 - s) * self.end_std[0], s * self.end_std[1]
+        std = (image**2 + mask**2).sqrt()
+        slope = (mask * self.end_std[1] - image * self.end_std[0]) / std**2
+        scale = self.end_std.prod() / std
+        return slope * zt + scale * network(zt / std, t, condition)

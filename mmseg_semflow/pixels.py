@@ -1,0 +1,37 @@
+"""Pixels and labels as tensors: small conversions that all rooms share."""
+
+from typing import Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+
+def resize_labels(label_map: Tensor, size: Tuple[int, int]) -> Tensor:
+    """Resize labels (H, W) by nearest to (height, width)."""
+    if tuple(label_map.shape) == tuple(size):
+        return label_map
+    return nn.functional.interpolate(
+        label_map[None, None].float(), tuple(size),
+        mode='nearest-exact')[0, 0].long()
+
+
+def paint(label_map: Tensor, palette: Sequence[Sequence[int]]) -> Tensor:
+    """Give every label its colour.
+
+    Args:
+        label_map (Tensor): Labels in [0, 255], shape (H, W).
+        palette (Sequence[Sequence[int]]): RGB colours of the classes. All
+            other labels are void and black.
+
+    Returns:
+        Tensor: RGB, uint8, shape (H, W, 3), on the CPU.
+    """
+    colours = torch.zeros(256, 3, dtype=torch.uint8)
+    colours[:len(palette)] = torch.tensor(
+        palette, dtype=torch.uint8).reshape(-1, 3)
+    return colours[label_map.cpu().long()]
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """Round pixels from [-1, 1] to 8-bit levels of the same shape."""
+    return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

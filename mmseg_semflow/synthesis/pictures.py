@@ -1,0 +1,172 @@
+"""Reading of masks from files, and writing of pictures to files."""
+
+import io
+from pathlib import Path
+from typing import List, Optional, Sequence, Union
+
+import numpy as np
+import torch
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from torch import Tensor
+
+from mmseg_semflow.files import write_bytes
+from mmseg_semflow.flow import PseudoMaskCodec
+
+NOTE = 'mmseg_semflow'
+MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff')
+Palette = Sequence[Sequence[int]]
+
+
+def list_masks(path: Union[str, Path],
+               out: Union[str, Path, None] = None) -> List[Path]:
+    """List the masks of a folder and its subfolders, or the one file.
+
+    Args:
+        path (str | Path): A folder or a file.
+        out (str | Path, optional): A folder whose files are left out.
+            Defaults to None.
+
+    Returns:
+        List[Path]: Sorted files.
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path.
+        ValueError: If the folder holds no mask.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f'masks {path}: there is no such file or folder')
+    masks = sorted(
+        file for file in path.rglob('*')
+        if file.suffix.lower() in MASK_SUFFIXES and file.is_file()
+        and (out is None or Path(out).resolve() not in file.resolve().parents))
+    if not masks:
+        raise ValueError(
+            f'the folder {path} holds no masks ({", ".join(MASK_SUFFIXES)})')
+    return masks
+
+
+def read_label_map(mask: Union[str, Path, np.ndarray],
+                   codec: PseudoMaskCodec,
+                   palette: Optional[Palette] = None,
+                   reduce_zero_label: bool = False) -> Tensor:
+    """Read labels from a file or an array.
+
+    Args:
+        mask (str | Path | np.ndarray): A label map, (H, W), gray or with a
+            colour table; or, with ``palette``, a coloured one, RGB,
+            (H, W, 3).
+        codec (PseudoMaskCodec): Knows the number of classes and void.
+        palette (Sequence[Sequence[int]], optional): RGB colour of each class.
+            Black, if no class has it, is void. Defaults to None.
+        reduce_zero_label (bool): Whether the label 0 of label maps is void
+            and class c has the label c + 1. Defaults to False.
+
+    Returns:
+        Tensor: Labels in [0, num_classes) or ``ignore_index``, int64, shape
+        (H, W).
+
+    Raises:
+        ValueError: If it cannot be read, is coloured without a palette, or
+            has an unknown label or colour. The file is named.
+    """
+    name, pixels = 'the mask', mask
+    if not isinstance(mask, np.ndarray):
+        name, pixels = str(mask), _read(mask, palette is not None)
+    if not np.issubdtype(pixels.dtype, np.integer):
+        raise ValueError(f'{name} must hold whole numbers, but got '
+                         f'{pixels.dtype}')
+    if pixels.ndim == 2:
+        labels = found = pixels.astype(np.int64)
+        if reduce_zero_label:
+            # As mmsegmentation does: void stays void.
+            void = (found == 0) | (found == codec.ignore_index)
+            labels = np.where(void, codec.ignore_index, found - 1)
+    elif pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f'{name} must have the shape (H, W), or (H, W, 3) if '
+                         f'it is coloured, but got {pixels.shape}')
+    elif palette is None:
+        raise ValueError(
+            f'{name} is a coloured picture of shape {pixels.shape}, but label '
+            'maps have one channel: give a palette to map its colours to '
+            'labels')
+    else:
+        labels = found = _labels_of(pixels, palette, codec.ignore_index, name)
+    valid = (labels >= 0) & (labels < codec.num_classes)
+    wrong = np.unique(found[~valid & (labels != codec.ignore_index)])
+    if len(wrong):
+        rule = (f'in [0, {codec.num_classes}], with reduce_zero_label,'
+                if reduce_zero_label else
+                f'below num_classes={codec.num_classes}')
+        raise ValueError(
+            f'{name} has the labels {wrong.tolist()}: labels must be {rule} or '
+            f'{codec.ignore_index} (void)')
+    return torch.from_numpy(labels)
+
+
+def _read(path: Union[str, Path], coloured: bool) -> np.ndarray:
+    """Read gray levels or indices (H, W), or colours (H, W, 3)."""
+    try:
+        with Image.open(path) as picture:
+            if picture.mode in ('LA', 'La'):
+                picture = picture.convert('L')
+            elif picture.mode not in ('1', 'L', 'P', 'I', 'F') and \
+                    not picture.mode.startswith('I;') or (
+                        picture.mode == 'P' and coloured):
+                picture = picture.convert('RGB')
+            pixels = np.array(picture)
+    except FileNotFoundError:
+        raise
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError,
+            SyntaxError, ValueError) as error:
+        raise ValueError(f'{path} cannot be read as a picture: {error}') from error
+    return pixels.astype(np.int64) if pixels.dtype == bool else pixels
+
+
+def _labels_of(pixels: np.ndarray, palette: Palette, void: int,
+               name: str) -> np.ndarray:
+    weights = np.array([65536, 256, 1])
+    table = {0: void}
+    table.update(
+        (int(np.dot(colour, weights)), label)
+        for label, colour in enumerate(palette))
+    colours, index = np.unique(
+        pixels.astype(np.int64) @ weights, return_inverse=True)
+    wrong = [c for c in colours.tolist() if c not in table]
+    if wrong:
+        shown = [(c >> 16, c >> 8 & 255, c & 255) for c in wrong[:3]]
+        raise ValueError(
+            f'{name} has {len(wrong)} colours that are not in the palette, '
+            f'for example {shown}')
+    labels = np.array([table[c] for c in colours.tolist()], np.int64)
+    return labels[index].reshape(pixels.shape[:2])
+
+
+def write_picture(path: Union[str, Path],
+                  picture: np.ndarray,
+                  note: str = '') -> None:
+    """Write a picture as PNG, completely or not at all.
+
+    Args:
+        path (str | Path): The file.
+        picture (np.ndarray): RGB, uint8, shape (H, W, 3).
+        note (str): Text to keep in the file, see :func:`read_note`. Defaults
+            to '', none.
+    """
+    text = PngImagePlugin.PngInfo()
+    if note:
+        text.add_text(NOTE, note)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, 'png', pnginfo=text)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_note(path: Union[str, Path]) -> str:
+    """Read the text of :func:`write_picture`; '' if there is none."""
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get(NOTE, '')
+    except (UnidentifiedImageError, OSError, SyntaxError):
+        return ''
