@@ -4,13 +4,16 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+from mmseg_semflow.compat import mmagic
 from mmseg_semflow.compat.mmagic import CLIP, MOVED, supply_mmagic_names
 
+FOLDER = Path(mmagic.__file__).parent
 FEATURES = f'{CLIP}.feature_extraction_clip'
 needs_mmagic = pytest.mark.skipif(
     find_spec('mmagic') is None, reason='mmagic is not installed')
@@ -21,7 +24,9 @@ def nothing_supplied(monkeypatch):
     """Take away what another test had supplied, and after this one too."""
     monkeypatch.setattr(np, 'bool8', None, raising=False)
     monkeypatch.delattr(np, 'bool8')
-    monkeypatch.delenv('NO_ALBUMENTATIONS_UPDATE', raising=False)
+    # Set first, for what the test puts there to go with the test.
+    monkeypatch.setenv('NO_ALBUMENTATIONS_UPDATE', '')
+    monkeypatch.delenv('NO_ALBUMENTATIONS_UPDATE')
     for name in (*MOVED, FEATURES):
         monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.delitem(sys.modules, name)
@@ -66,9 +71,12 @@ def test_nothing_is_supplied_without_mmagic(nothing_supplied, monkeypatch):
 
 @needs_mmagic
 @pytest.mark.process
-def test_mmagic_imports_whole():
+def test_mmagic_imports_whole(monkeypatch):
+    """With the stand-ins alone, before the package itself is imported."""
+    monkeypatch.delenv('NO_ALBUMENTATIONS_UPDATE', raising=False)
     done = subprocess.run([
-        sys.executable, '-W', 'ignore', '-c', """
+        sys.executable, '-W', 'ignore', '-c', f"""
+import runpy
 import socket
 
 
@@ -78,9 +86,12 @@ def refused(*args, **kwargs):
 
 
 socket.getaddrinfo = refused
-import mmseg_semflow
-from mmseg_semflow.compat.mmagic import supply_mmagic_names
-supply_mmagic_names()
+# All stay alive, since with the first goes what it declared.
+modules = [runpy.run_path(f'{FOLDER}/{{name}}.py')
+           for name in ('torchvision_ops', 'mmcv_ops', 'mmagic')]
+modules[0]['declare_torchvision_ops']()
+modules[1]['supply_mmcv_ops']()
+modules[2]['supply_mmagic_names']()
 import mmagic.apis, mmagic.datasets, mmagic.evaluation, mmagic.models
 from mmagic.registry import METRICS, MODELS
 for name in ('CycleGAN', 'Pix2Pix', 'StableDiffusion', 'ViCo', 'AnimateDiff'):
