@@ -15,7 +15,7 @@ from mmseg_semflow.models import SemFlowModel
 from .timing import Times, time_round
 
 # The transforms of SemFlow, which leave nothing to colour for the model.
-COLORING = ('GeneratePseudoMask', 'PerturbPseudoMask')
+COLOURING = ('GeneratePseudoMask', 'PerturbPseudoMask')
 PACKING = ('PackSegInputs', 'PackSemFlowInputs')
 
 
@@ -32,7 +32,7 @@ def stock_pipeline(pipeline: Sequence[dict]) -> List[dict]:
     Raises:
         ValueError: If it ends in anything else.
     """
-    kept = [dict(t) for t in pipeline if _name(t) not in COLORING]
+    kept = [dict(t) for t in pipeline if _name(t) not in COLOURING]
     if not kept or _name(kept[-1]) not in PACKING:
         raise ValueError(
             f'the train_pipeline must end in one of {PACKING} to give a step of '
@@ -41,7 +41,7 @@ def stock_pipeline(pipeline: Sequence[dict]) -> List[dict]:
     return kept
 
 
-def coloring_end(pack: dict, codec: dict) -> List[dict]:
+def colouring_end(pack: dict, codec: dict) -> List[dict]:
     """List the transforms of SemFlow that do the work of the model's colouring.
 
     Args:
@@ -62,7 +62,7 @@ def _name(transform: dict) -> str:
     return transform['type'].split('.')[-1]
 
 
-def color_by_class(label_map: Tensor, codec: PseudoMaskCodec) -> Tensor:
+def colour_by_class(label_map: Tensor, codec: PseudoMaskCodec) -> Tensor:
     """Colour labels the plain way: class by class, in floats.
 
     Args:
@@ -96,7 +96,7 @@ def plain_batch(samples: Sequence[dict],
     for sample in samples:
         image = torch.from_numpy(sample['img'].astype(np.float32))
         images.append(image.permute(2, 0, 1).flip(0) / 127.5 - 1)
-        levels = color_by_class(labels_of(sample), codec)
+        levels = colour_by_class(labels_of(sample), codec)
         levels += torch.empty_like(levels).uniform_(-codec.amplitude,
                                                     codec.amplitude)
         pseudo_masks.append(levels.permute(2, 0, 1) / 127.5 - 1)

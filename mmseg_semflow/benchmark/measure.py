@@ -26,8 +26,8 @@ from mmseg_semflow.datasets.cached_latents import pack_latents
 from mmseg_semflow.models import RectifiedFlow
 
 from .baselines import (
-    color_by_class,
-    coloring_end,
+    colour_by_class,
+    colouring_end,
     labels_of,
     plain_batch,
     plain_loss,
@@ -123,7 +123,7 @@ class Benchmark:
         self.dataset = DATASETS.build(dataset)
         self.ends = {
             MODEL: Compose([pack]),
-            TRANSFORMS: Compose(coloring_end(pack, cfg.model.semflow.codec))
+            TRANSFORMS: Compose(colouring_end(pack, cfg.model.semflow.codec))
         }
         self.samples = self._load(self.batch_size)
         if optimizer is not None:
@@ -320,10 +320,10 @@ class Benchmark:
                   'rate: step from cached latents / plain step'),
             ratio(times, 'encoding alone', 'step',
                   "the autoencoder's share of the step"),
-            *self._compare_coloring()
+            *self._compare_colouring()
         ]
 
-    def _compare_coloring(self) -> List[Row]:
+    def _compare_colouring(self) -> List[Row]:
         """Compare SemFlow's transforms to the model, over the whole step.
 
         Loading is what a worker does for a batch, in one thread; the step
@@ -368,7 +368,7 @@ class Benchmark:
                 items = self._packed(self._load(self.batch_size))
             passed['data'] = self._preprocessed(items)
 
-        def color() -> None:
+        def colour() -> None:
             passed['masks'] = self._masks(passed['data'])
 
         def encode() -> None:
@@ -388,7 +388,7 @@ class Benchmark:
 
         parts = {
             'loading, packing': load,
-            'colouring, perturbation': color,
+            'colouring, perturbation': colour,
             'encoding': encode,
             'forward': forward,
             'backward': lambda: wrapper.backward(passed['loss']),
@@ -467,7 +467,7 @@ class Benchmark:
             codec = self.model.semflow.codec
             generate = self.ends[TRANSFORMS].transforms[0]
             ways = {
-                'by class': lambda: color_by_class(labels_of(sample), codec),
+                'by class': lambda: colour_by_class(labels_of(sample), codec),
                 'transform': lambda: generate(dict(sample)),
                 **{end: partial(self._image_and_mask, end)
                    for end in (TRANSFORMS, MODEL)}

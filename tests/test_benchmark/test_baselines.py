@@ -9,8 +9,8 @@ from mmengine.registry import MODELS
 
 from mmseg_semflow.benchmark.baselines import (
     bare_step,
-    color_by_class,
-    coloring_end,
+    colour_by_class,
+    colouring_end,
     plain_loss,
     stock_pipeline,
 )
@@ -90,7 +90,7 @@ def test_colours_by_class_are_those_of_the_codec():
     codec = PseudoMaskCodec(**CODEC)
     labels = torch.tensor([[0, 1, 2], [3, 4, 255]])
     assert torch.equal(
-        color_by_class(labels, codec).movedim(-1, 0), codec.encode(labels[None])[0])
+        colour_by_class(labels, codec).movedim(-1, 0), codec.encode(labels[None])[0])
 
 
 def test_the_pipeline_without_and_with_the_transforms():
@@ -98,7 +98,7 @@ def test_the_pipeline_without_and_with_the_transforms():
     assert stock_pipeline(stock) == stock
     mixed = transforms_pipeline()
     assert stock_pipeline(mixed) == stock
-    assert [*stock[:-1], *coloring_end(stock[-1], CODEC)] == mixed
+    assert [*stock[:-1], *colouring_end(stock[-1], CODEC)] == mixed
     for wrong in (stock[:-1], []):
         with pytest.raises(ValueError, match="must end in one of .*'PackSegInputs'"):
             stock_pipeline(wrong)
