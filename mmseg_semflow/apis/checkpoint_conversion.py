@@ -23,7 +23,7 @@ from mmseg_semflow.networks.diffusers_folder import (
     single_file_to_folder,
 )
 
-from .loading import ConfigType, meta_of_dataset, read_config
+from .loading import ConfigType, meta_of_dataset, name_of, read_config
 
 PathLike = Union[str, Path]
 
@@ -157,7 +157,7 @@ def released_to_checkpoint(config: ConfigType,
     sd_folder = sd_folder or semflow.network.get('sd_folder')
     if not sd_folder:
         raise ValueError(
-            f'{cfg.filename} has no sd_folder: name a Stable Diffusion folder '
+            f'{name_of(cfg)} has no sd_folder: name a Stable Diffusion folder '
             'for the VAE and the null prompt (--sd-folder)')
     semflow.network.update(
         sd_folder=str(sd_folder), unet_weights=str(weights))
@@ -175,7 +175,7 @@ def _check_vae(cfg: Config, user: str) -> None:
     if autoencoder.type != 'KLAutoencoder':
         raise ValueError(
             f"{user} needs a config with autoencoder.type='KLAutoencoder', as "
-            f'configs/semflow_cityscapes.py, but {cfg.filename} has '
+            f'configs/semflow_cityscapes.py, but {name_of(cfg)} has '
             f'{autoencoder.type!r}')
 
 

@@ -16,6 +16,7 @@ from mmseg_semflow.models import SemFlowModel
 from mmseg_semflow.pixels import paint, resize_labels
 from mmseg_semflow.synthesis import Synthesizer, image_and_labels
 
+from .loading import name_of
 from .tables import Row
 
 
@@ -50,7 +51,7 @@ class Evaluation:
                  num_images: Optional[int] = None) -> None:
         cfg = model.cfg
         if 'test_dataloader' not in cfg:
-            raise ValueError(f'{cfg.filename} has no test_dataloader')
+            raise ValueError(f'{name_of(cfg)} has no test_dataloader')
         if num_images is not None and num_images < 1:
             raise ValueError(f'num_images must be >= 1, but got {num_images}')
         self.model = model

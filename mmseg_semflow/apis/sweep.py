@@ -11,6 +11,7 @@ from mmseg_semflow.files import write_bytes
 from mmseg_semflow.models import SemFlow
 from mmseg_semflow.synthesis import Synthesizer, image_and_labels
 
+from .loading import name_of
 from .scoring import Evaluation, solver_settings
 from .tables import Row, keys_of, to_csv, to_markdown
 
@@ -43,7 +44,7 @@ class StepSweep:
         cfg = model.cfg
         if type(model) is not SemFlow:
             raise ValueError(
-                f"{cfg.filename} must have model.type='SemFlow', but it is "
+                f"{name_of(cfg)} must have model.type='SemFlow', but it is "
                 f'{cfg.model.type!r}')
         self.model = model
         self.metrics = list(metrics or METRICS)

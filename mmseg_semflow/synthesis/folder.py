@@ -72,7 +72,8 @@ def synthesize_folder(synthesizer: Synthesizer,
         if other is not file:
             raise ValueError(f'the masks {other} and {file} would both write '
                              f'{out / stem.with_suffix("")}_0.png')
-    settings = {**(origin or {}), **synthesizer.settings}
+    # As they are read back, tuples as lists.
+    settings = json.loads(json.dumps({**(origin or {}), **synthesizer.settings}))
     failed: Dict[str, str] = {}
 
     def pictures() -> Iterator[_Picture]:
@@ -110,15 +111,14 @@ def _is_done(picture: _Picture, overwrite: bool) -> bool:
     path, note = picture.path, picture.note
     if not path.exists():
         return False
-    found = read_note(path)
-    if found == json.dumps(note):
+    found = json.loads(read_note(path) or '{}')
+    if found == note:
         return True
     if overwrite:
         return False
     if not found:
         raise ValueError(f'{path} is there and was not made by this tool: '
                          'choose another folder or overwrite it (--overwrite)')
-    found = json.loads(found)
     key = next(
         key for key in {**note, **found} if found.get(key) != note.get(key))
     raise ValueError(

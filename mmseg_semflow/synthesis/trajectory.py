@@ -57,9 +57,9 @@ def write_trajectory(frames: np.ndarray, path: Union[str, Path],
 
 def _caption(text: str, width: int) -> np.ndarray:
     """Write a line of text as large as fits, black on white."""
-    (natural, height), below = cv2.getTextSize(text, FONT, 1, 1)
-    scale = min(0.9 * width / natural, 0.5)
-    line = np.full((round(scale * (height + 3 * below)), width, 3), 255, np.uint8)
-    corner = (round((width - scale * natural) / 2),
-              round(scale * (height + 1.5 * below)))
+    natural = cv2.getTextSize(text, FONT, 1, 1)[0][0]
+    scale = min(0.8 * width / natural, 0.5)
+    (length, height), below = cv2.getTextSize(text, FONT, scale, 1)
+    line = np.full((height + 2 * below, width, 3), 255, np.uint8)
+    corner = (width - length) // 2, height + below // 2
     return cv2.putText(line, text, corner, FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)

@@ -16,9 +16,9 @@ from numpy.testing import assert_equal
 from torch import nn
 
 from mmseg_semflow.apis import load_model
-from mmseg_semflow.comparison.harness import Comparison, budget_note, to_plot
 from mmseg_semflow.apis.scoring import Evaluation
 from mmseg_semflow.apis.tables import to_markdown
+from mmseg_semflow.comparison.harness import Comparison, budget_note, to_plot
 from mmseg_semflow.models import Synthesizer
 from mmseg_semflow.synthesis.synthesizer import image_and_labels
 from tiny import CODEC, META, UNET, runner_cfg, semflow_cfg
