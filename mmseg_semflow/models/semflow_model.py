@@ -182,7 +182,8 @@ class SemFlowModel(BaseModule):
             twice = found.keys() & values.keys()
             if twice:
                 raise ValueError('every loss must have a name of its own, but '
-                                 f'losses make {min(twice)!r} twice')
+                                 f'two of losses are logged as {min(twice)!r}: '
+                                 'set the name of one')
             found.update(values)
         return found
 
