@@ -43,17 +43,11 @@ class CheckpointGuard:
             may differ: where it lacks one, or has it in another shape or with
             another value of ``trained_with``, the model keeps its own.
             Defaults to none.
-
-    Raises:
-        ValueError: If ``partial`` is one text, whose letters would be taken.
     """
 
     def __init__(self,
                  trained_with: Dict[str, str],
                  partial: Sequence[str] = ()) -> None:
-        if isinstance(partial, str):
-            raise ValueError('partial_load must be a list of beginnings of keys, '
-                             f'but got the text {partial!r}')
         self.trained_with = trained_with
         self.partial = tuple(partial)
 
