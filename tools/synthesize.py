@@ -63,8 +63,6 @@ def main() -> None:
     """Run the tool."""
     args = parse_args()
     with imports():
-        from mmseg.utils import get_palette
-
         from mmseg_semflow.apis import SemFlowInferencer
         from mmseg_semflow.synthesis.folder import synthesize_folder
     inferencer = SemFlowInferencer(args.config, args.checkpoint, args.device)
@@ -75,10 +73,10 @@ def main() -> None:
     if args.keep_size:
         given['size'] = None
     synthesizer = inferencer.synthesizer(**given)
-    palette = None
-    if args.palette is not None:
-        palette = (
-            get_palette(args.palette) if args.palette else inferencer.palette)
+    palette = None if args.palette is None else inferencer.palette
+    if args.palette:
+        from mmseg.utils import get_palette
+        palette = get_palette(args.palette)
 
     def read(path):
         return inferencer.read(path, palette, args.reduce_zero_label)

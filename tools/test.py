@@ -73,10 +73,10 @@ def main() -> None:
     """Run the tool."""
     args = parse_args()
     with imports():
-        from mmengine.runner import Runner
-
+        # Before mmsegmentation, for which it supplies what is missing.
         import mmseg_semflow.runtime  # noqa: F401
         cfg = runner_config(args)
+        from mmengine.runner import Runner
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir is not None:
         show_predictions(cfg, args)

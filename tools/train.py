@@ -44,11 +44,11 @@ def main() -> None:
     """Run the tool."""
     args = parse_args()
     with imports():
-        from mmengine.runner import Runner
-        from mmseg.registry import RUNNERS
-
+        # Before mmsegmentation, for which it supplies what is missing.
         import mmseg_semflow.runtime  # noqa: F401
         cfg = runner_config(args)
+        from mmengine.runner import Runner
+        from mmseg.registry import RUNNERS
     if args.amp:
         use_mixed_precision(cfg)
     cfg.resume = args.resume
