@@ -20,6 +20,7 @@ from mmseg.registry import DATASETS
 from packaging.requirements import Requirement
 
 from mmseg_semflow.datasets.layout import check_layout
+from mmseg_semflow.datasets.unreadable import naming_damaged_files
 from mmseg_semflow.engine.distributed import check_gpu_count
 from mmseg_semflow.flow import PseudoMaskCodec, check_labels
 from mmseg_semflow.models.checkpoint_guard import CheckpointGuard, weights_of
@@ -242,7 +243,8 @@ class SetupCheck:
         wrong = []
         for index in indices:
             try:
-                results = dataset[int(index)]
+                with naming_damaged_files(dataset, int(index)):
+                    results = dataset[int(index)]
                 size, labels = results['img'].shape[:2], results['gt_seg_map']
                 if labels.shape != size:
                     raise ValueError(

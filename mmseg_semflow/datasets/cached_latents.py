@@ -17,6 +17,8 @@ from mmseg.structures import SegDataSample
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import Dataset
 
+from .unreadable import naming_damaged_files
+
 # By name: a loader may be one of mmcv or of mmseg.
 FIXED = ['LoadImageFromFile', 'LoadAnnotations', 'Resize']
 END = 'PackSegInputs'
@@ -90,9 +92,10 @@ class FixedPairs:
             List[dict]: ``inputs`` and ``data_samples``, as the pipeline packs
             them, for every flip.
         """
-        return [
-            load(self.dataset.get_data_info(index)) for load in self._load
-        ]
+        with naming_damaged_files(self.dataset, index):
+            return [
+                load(self.dataset.get_data_info(index)) for load in self._load
+            ]
 
     def key(self) -> dict:
         """Tell what the pairs depend on, as json has it.
