@@ -7,7 +7,6 @@ from mmagic.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_semflow.flow import PseudoMaskCodec
-
 from mmseg_semflow.models.generators import SemFlowGeneratorDataPreProcessor
 
 
