@@ -72,7 +72,7 @@ def main() -> None:
     for table, row in comparison.rows(args.pairs[1::2]):
         tables[table].append(row)
         text = write_comparison(tables, comparison.pictures,
-                                comparison.protocol, args.out)
+                                comparison.protocol, args.out, table)
     if not any(tables.values()):
         sys.exit('error: there is nothing to evaluate: give --metrics for '
                  'models that only draw images')
