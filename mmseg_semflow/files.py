@@ -15,7 +15,9 @@ def write_bytes(path: Union[str, Path], data: bytes) -> None:
 
     What is under the final name is whole at any moment, after a power failure
     too. A process that is killed leaves at most ``<name>.partial``, which the
-    next writing of the file replaces.
+    next writing of the file replaces. Ranks of one training may write one file
+    at the same time, as mmengine lets all of them write the figures of a test:
+    the last one stays.
 
     Args:
         path (str | Path): The file; its folder is made where it is missing.
@@ -26,7 +28,9 @@ def write_bytes(path: Union[str, Path], data: bytes) -> None:
             full; an older file of this name stays.
     """
     path = Path(path)
-    partial = path.with_name(path.name + PARTIAL)
+    rank = os.environ.get('RANK', '0')
+    partial = path.with_name(
+        path.name + (PARTIAL if rank == '0' else f'.{rank}{PARTIAL}'))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, 'wb') as file:

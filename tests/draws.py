@@ -53,5 +53,5 @@ class DrawByImage(Hook):
             return latents.mean + latents.std * torch.stack(noise)
 
         semflow.loss = loss_of_images
-        semflow.path.sample_time = sample_time
+        semflow.process.path.sample_time = sample_time
         LatentGaussian.sample = sample

@@ -32,6 +32,23 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     assert (tmp_path / 'a.png').read_bytes() == b'old'
 
 
+def test_ranks_write_one_file_at_the_same_time(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def overtaken(*args):
+        monkeypatch.setattr(os, 'replace', replace)
+        monkeypatch.setenv('RANK', '1')
+        write_bytes(tmp_path / 'a.json', b'of rank 1, longer')
+        assert (tmp_path / 'a.json').read_bytes() == b'of rank 1, longer'
+        replace(*args)
+
+    monkeypatch.setattr(os, 'replace', overtaken)
+    monkeypatch.setenv('RANK', '0')
+    write_bytes(tmp_path / 'a.json', b'of rank 0')
+    assert (tmp_path / 'a.json').read_bytes() == b'of rank 0'
+    assert os.listdir(tmp_path) == ['a.json']
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(OSError, match='file/a.png cannot be written'):

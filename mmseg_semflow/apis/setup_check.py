@@ -19,7 +19,6 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from packaging.requirements import Requirement
 
-from mmseg_semflow.benchmark.costs import estimate_training_memory, innermost
 from mmseg_semflow.datasets.layout import check_layout
 from mmseg_semflow.datasets.unreadable import naming_damaged_files
 from mmseg_semflow.engine.distributed import check_gpu_count
@@ -28,6 +27,7 @@ from mmseg_semflow.models.checkpoint_guard import CheckpointGuard, weights_of
 from mmseg_semflow.networks.pretrained import headers_alone
 from mmseg_semflow.safe_loading import load_from_anywhere
 
+from .costs import estimate_training_memory, innermost
 from .loading import ConfigType, read_config
 
 PARTS = ('network', 'autoencoder')

@@ -27,7 +27,7 @@ CONFIG = f'''
 _base_ = '{ROOT}/configs/NAME.py'
 custom_imports = dict(imports=['mmseg_semflow.models', 'draws'])
 model = dict(test_cfg=dict(num_steps=1), semflow=dict(
-    velocity_net=dict(
+    network=dict(
         sd_folder=None, unet_weights='unet.pth',
         unet=dict(_delete_=True, **{UNET})),
     autoencoder=dict(sd_folder='sd', vae=dict(_delete_=True, **{VAE}))))
@@ -124,7 +124,7 @@ def expected(folder):
     """The weights after 10 steps of one process with the doubled batch."""
     train(folder, 'semflow_cityscapes', 1, 'one', FLOAT32)
     start, end = (weights(folder / f'one/iter_{i}.pth') for i in (5, 10))
-    key = 'semflow.velocity_net.unet.conv_in.weight'
+    key = 'semflow.network.unet.conv_in.weight'
     assert (end[key] - start[key]).abs().mean() > 1e-5
     return end
 

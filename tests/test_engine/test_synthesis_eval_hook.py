@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from mmseg_semflow.engine.synthesis_eval_hook import sample_grid
 from mmseg_semflow.evaluation import MaskConsistency, SampleDiversity
-from mmseg_semflow.models import Synthesizer
+from mmseg_semflow.synthesis import Synthesizer
 from tiny import META, runner_cfg
 
 HOOK = dict(

@@ -183,7 +183,7 @@ def estimate_training_memory(cfg: Config,
 
     Args:
         cfg (Config): A config of this package.
-        batch_size (int, optional): Images a GPU. Defaults to None, that of
+        batch_size (int, optional): Images per GPU. Defaults to None, that of
             the config.
         size (Tuple[int, int], optional): Height and width of the images.
             Defaults to None, those of the config.
