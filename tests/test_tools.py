@@ -452,6 +452,27 @@ def test_synthesis_in_batches(trained, folder):
                  'batches', '--batch-size', 0, cwd=folder)
 
 
+def test_benchmark_of_a_busy_machine():
+    """The step that it times, and its table; nothing is timed here."""
+    bench = runpy.run_path(str(ROOT / 'benchmarks/busy_machine.py'))
+    first, = bench['measure'](iterations=1, seconds=60)
+    assert first > 0 and bench['measure'](iterations=9, seconds=0) == []
+    alone, beside = ('', 0), ('python', 2)
+    times = {(alone, 'unset'): [1., 3.], (alone, 'A=1'): [1., 1.],
+             (beside, 'unset'): [8., 8.], (beside, 'A=1'): [3., 5.]}
+    table = bench['to_table'](times, ['unset', 'A=1'], [alone, beside], max)
+    assert table.splitlines() == [
+        '| setting | alone | 2 python |', '| --- | --- | --- |',
+        '| unset | 3.000 (1.00) | 8.000 (2.67) |',
+        '| A=1 | 1.000 (0.33) | 5.000 (1.67) |']
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, 'environ', dict(PATH='p', OMP_NUM_THREADS='4'))
+        assert bench['environment']('unset') == dict(PATH='p')
+        assert bench['environment']('A=1,B=2') == dict(PATH='p', A='1', B='2')
+        assert bench['environment']('tools') == dict(
+            PATH='p', **_startup.openmp_settings({}))
+
+
 def test_generator_by_the_tools(folder):
     pytest.importorskip('mmagic')
     generator = 'small_generator.py'
