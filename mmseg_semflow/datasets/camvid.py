@@ -103,7 +103,7 @@ def convert_camvid(source: Union[str, Path],
         source (str | Path): Folder with ``701_StillsRaw_full/NAME.png`` and
             ``LabeledApproved_full/NAME_L.png``.
         splits (str | Path): Folder with ``train.txt``, ``val.txt`` and
-            ``test.txt``: a line for each image, its name or path first.
+            ``test.txt``: one line per image, its name or path first.
         out (str | Path): Folder to write.
         nproc (int): Number of processes. Defaults to 1.
 
@@ -113,7 +113,7 @@ def convert_camvid(source: Union[str, Path],
 
     Raises:
         ValueError: If a file is missing or unreadable, or more than 1 % of a
-            label image has unknown colours. It is named.
+            label image has unknown colours. The error names it.
     """
     source, out = Path(source), Path(out)
     require(source / STILLS, source / LABELED)

@@ -1,4 +1,4 @@
-"""CelebAMask-HQ, faces with a class for every part."""
+"""CelebAMask-HQ, faces with one class per part."""
 
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ class CelebAMaskHQDataset(CheckedLayout, BaseSegDataset):
 
     Images are ``img_dir/N.jpg`` and label maps ``ann_dir/N.png``, as
     :func:`convert_celebamask_hq` writes them; ``ann_file`` lists the N of a
-    split. Every pixel has a class, there is no void. Eyes, brows and ears are
+    split. Every pixel has a class; there is no void. Eyes, brows and ears are
     left or right: a flip must swap them, see ``swap_seg_labels`` of
     mmsegmentation's ``RandomFlip``.
 
@@ -64,7 +64,7 @@ def convert_celebamask_hq(source: Union[str, Path],
     """Convert the original distribution to what the dataset reads.
 
     Where masks of parts overlap, the class with the larger index wins: parts
-    are drawn in the order of the classes. Images are reduced to the size of
+    are painted in the order of the classes. Images are reduced to the size of
     the masks, 512x512. The splits are those of CelebA, as
     ``CelebA-HQ-to-CelebA-mapping.txt`` tells them.
 
@@ -79,8 +79,8 @@ def convert_celebamask_hq(source: Union[str, Path],
         nproc (int): Number of processes. Defaults to 1.
 
     Raises:
-        ValueError: If a file is missing, unreadable or unlike the others. It
-            is named.
+        ValueError: If a file is missing, unreadable or unlike the others. The
+            error names it.
     """
     source, out = Path(source), Path(out)
     require(source / MAPPING, source / 'CelebA-HQ-img',
@@ -97,7 +97,7 @@ def convert_celebamask_hq(source: Union[str, Path],
 
 
 def read_splits(path: Path) -> Dict[str, List[int]]:
-    """Deal the images out to the splits of CelebA.
+    """Assign the images to the splits of CelebA.
 
     Args:
         path (Path): ``CelebA-HQ-to-CelebA-mapping.txt``: a header, then lines
