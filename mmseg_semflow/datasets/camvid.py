@@ -22,9 +22,7 @@ class CamVidDataset(CheckedLayout, BaseSegDataset):
     void.
 
     Args:
-        img_suffix (str): Suffix of the images. Defaults to '.jpg'.
-        seg_map_suffix (str): Suffix of the label maps. Defaults to '.png'.
-        **kwargs: Further arguments of ``BaseSegDataset``.
+        **kwargs: Arguments of ``BaseSegDataset``.
 
     Raises:
         ValueError: If the folder has another layout.
@@ -37,13 +35,6 @@ class CamVidDataset(CheckedLayout, BaseSegDataset):
                  [60, 40, 222], [128, 128, 0], [192, 128, 128], [64, 64, 128],
                  [64, 0, 128], [64, 64, 0], [0, 128, 192]])
     guide = 'docs/datasets/camvid.md'
-
-    def __init__(self,
-                 img_suffix: str = '.jpg',
-                 seg_map_suffix: str = '.png',
-                 **kwargs) -> None:
-        super().__init__(
-            img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
 
 # The colours (RGB) of the 32 original classes, grouped as for SegNet.

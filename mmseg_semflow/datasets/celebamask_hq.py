@@ -26,9 +26,7 @@ class CelebAMaskHQDataset(CheckedLayout, BaseSegDataset):
     mmsegmentation's ``RandomFlip``.
 
     Args:
-        img_suffix (str): Suffix of the images. Defaults to '.jpg'.
-        seg_map_suffix (str): Suffix of the label maps. Defaults to '.png'.
-        **kwargs: Further arguments of ``BaseSegDataset``.
+        **kwargs: Arguments of ``BaseSegDataset``.
 
     Raises:
         ValueError: If the folder has another layout.
@@ -44,13 +42,6 @@ class CelebAMaskHQDataset(CheckedLayout, BaseSegDataset):
                  [255, 255, 0], [0, 0, 153], [0, 0, 204], [255, 51, 153],
                  [0, 204, 204], [0, 51, 0], [255, 153, 51], [0, 204, 0]])
     guide = 'docs/datasets/celebamask_hq.md'
-
-    def __init__(self,
-                 img_suffix: str = '.jpg',
-                 seg_map_suffix: str = '.png',
-                 **kwargs) -> None:
-        super().__init__(
-            img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
 
 # Index in CelebA of the first image of its validation and of its test set.
