@@ -285,6 +285,8 @@ def test_errors_end_in_one_line(monkeypatch, capsys):
     monkeypatch.setenv('SEMFLOW_TRACE', '1')
     assert fails() == 'error: a.png: is damaged'
     assert 'Traceback' in capsys.readouterr().err
+    error = KeyError('there is no such metric')
+    assert fails(errors=(KeyError, )) == 'error: there is no such metric'
     error = KeyboardInterrupt()
     assert fails(interrupted='go on') == '\ninterrupted: go on'
     error = RuntimeError('a fault of ours')
