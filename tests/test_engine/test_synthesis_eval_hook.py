@@ -191,7 +191,7 @@ def test_wrong_settings_of_the_hook(run, wrong, message):
 @pytest.mark.parametrize('hook, message', [
     (dict(synthesis=dict(num_samples=0)), 'num_samples must be an integer >= 1'),
     (dict(synthesis=dict(num_samples=2)), 'needs sample_label_maps: set segment'),
-    (dict(synthesis=dict(segment_steps=1)), 'at least 2 samples a mask'),
+    (dict(synthesis=dict(segment_steps=1)), 'at least 2 samples per mask'),
     (dict(metrics=[dict(type='RoundTrip')]), 'set round_trip=True'),
 ])
 def test_wrong_synthesis_stops_before_training(run, hook, message):
