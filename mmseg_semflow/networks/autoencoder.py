@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional
 
 import torch
-from diffusers import AutoencoderKL
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -142,6 +141,7 @@ class KLAutoencoder(FrozenAutoencoder):
     """
 
     def __init__(self, vae: dict, sd_folder: Optional[str] = None) -> None:
+        from diffusers import AutoencoderKL
         net = AutoencoderKL(**vae).requires_grad_(False)
         super().__init__(
             factor=2**(len(net.config.block_out_channels) - 1),

@@ -1,25 +1,29 @@
 """Noise schedules and samplers of diffusers."""
 
 import inspect
-from typing import Callable, Iterator, Optional, Sequence, Set, Tuple, Union
-
-import diffusers
-import torch
-from diffusers import (
-    DDIMParallelScheduler,
-    DDIMScheduler,
-    DDPMParallelScheduler,
-    DDPMScheduler,
-    SchedulerMixin,
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Iterator,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Union,
 )
+
+import torch
 from torch import Tensor
 
-DDIM_AND_DDPM = (DDIMScheduler, DDPMScheduler, DDIMParallelScheduler,
-                 DDPMParallelScheduler)
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
+
+DDIM_AND_DDPM = ('DDIMScheduler', 'DDPMScheduler', 'DDIMParallelScheduler',
+                 'DDPMParallelScheduler')
 _GIVEN = {'self', 'model_output', 'timestep', 'sample'}
 
 
-def build_scheduler(name: str, **settings) -> SchedulerMixin:
+def build_scheduler(name: str, **settings) -> 'SchedulerMixin':
     """Build a scheduler of diffusers.
 
     Args:
@@ -36,9 +40,10 @@ def build_scheduler(name: str, **settings) -> SchedulerMixin:
             the noise of a schedule of betas, or its steps need more than the
             network's prediction, such as RePaint's.
     """
+    import diffusers
     scheduler = getattr(diffusers, str(name), None)
     if not (inspect.isclass(scheduler)
-            and issubclass(scheduler, SchedulerMixin)):
+            and issubclass(scheduler, diffusers.SchedulerMixin)):
         raise ValueError(
             f'diffusers {diffusers.__version__} has no scheduler {name!r}, or '
             'it needs a package that is missing; there are for example '
@@ -61,7 +66,7 @@ def _needed(function: Callable) -> Set[str]:
     }
 
 
-def steps_of(scheduler: SchedulerMixin, num_steps: int,
+def steps_of(scheduler: 'SchedulerMixin', num_steps: int,
              device: Union[torch.device, str]) -> Iterator[Tuple[Tensor, Tensor]]:
     """Set a scheduler up for a number of steps and walk along them.
 
@@ -79,7 +84,7 @@ def steps_of(scheduler: SchedulerMixin, num_steps: int,
     """
     scheduler.set_timesteps(num_steps, device=device)
     timesteps = scheduler.timesteps
-    if isinstance(scheduler, DDIM_AND_DDPM):
+    if type(scheduler).__name__ in DDIM_AND_DDPM:
         # Rounding adds -1 behind the trailing timesteps of some numbers, 61
         # for example.
         scheduler.timesteps = timesteps = timesteps[timesteps >= 0]
@@ -91,7 +96,7 @@ def steps_of(scheduler: SchedulerMixin, num_steps: int,
     yield from zip(timesteps, ends, strict=True)
 
 
-def denoise(scheduler: SchedulerMixin, predicted: Tensor, timestep: Tensor,
+def denoise(scheduler: 'SchedulerMixin', predicted: Tensor, timestep: Tensor,
             next_timestep: Tensor, sample: Tensor,
             generators: Optional[Sequence[torch.Generator]]) -> Tensor:
     """Take one step of a scheduler.
@@ -107,7 +112,7 @@ def denoise(scheduler: SchedulerMixin, predicted: Tensor, timestep: Tensor,
     Returns:
         Tensor: The latent at the next timestep, shape (B, C, h, w).
     """
-    if isinstance(scheduler, DDIM_AND_DDPM):
+    if type(scheduler).__name__ in DDIM_AND_DDPM:
         # They go T // N timesteps at once, which is not to the next one
         # unless N divides T (diffusers issue 9261).
         scheduler.num_inference_steps = 1
