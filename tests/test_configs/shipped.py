@@ -21,6 +21,7 @@ SHORT_NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
 COMPARED = sorted(
     f'comparison/{path.stem}' for path in (CONFIGS / 'comparison').glob('*.py'))
 
+
 @cache
 def read(name):
     """Read a config, not to be changed, without what it imports."""
