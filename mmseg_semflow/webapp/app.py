@@ -153,6 +153,9 @@ def build_app(inferencer: SemFlowInferencer) -> Any:
         button_small_padding='7px', button_small_radius='6px',
         button_small_text_size='13px', button_small_text_weight='400')
     page = _build_page(inferencer)
+    # gradio lets visitors name only files that they uploaded, but asks on
+    # pages alone that it launched itself.
+    page.has_launched = True
     # Not page.launch, which calls itself through the proxy, if there is one.
     return gr.mount_gradio_app(
         fastapi.FastAPI(), page, path='/', theme=theme,

@@ -357,6 +357,7 @@ def ask(address, path, body=None):
 
 @pytest.mark.process
 def test_files_stay_on_the_machine(address, files):
+    """Neither by their names nor as masks to upload."""
     secret = files[0].parent / 'secret.png'
     cv2.imwrite(str(secret), np.zeros((6, 7), np.uint8))
     for path in (secret, files[0], files[0].name, 'secret.png', ROOT / 'setup.py',
@@ -364,6 +365,22 @@ def test_files_stay_on_the_machine(address, files):
         for route in ('gradio_api/file=', 'file=', 'static/', 'assets/'):
             status, text = ask(address, f'{route}{path}')
             assert status in (403, 404), (route, path, text)
+
+    stolen = dict(path=str(secret), meta={'_type': 'gradio.FileData'})
+    config = json.loads(ask(address, 'config')[1])
+    calls = {event: call['id'] for call in config['dependencies']
+             for _, event in call['targets']}
+    for event, data in dict(upload=[stolen], change=[stolen, 1, 1]).items():
+        session = dict(fn_index=calls[event], session_hash=f'thief-{event}')
+        status, text = ask(
+            address, 'gradio_api/queue/join', dict(session, data=data))
+        assert status == 200, text
+        status, text = ask(
+            address, f'gradio_api/queue/data?session_hash=thief-{event}')
+        done, = [line for line in text.splitlines()
+                 if 'process_completed' in line]
+        assert not json.loads(done[len('data:'):])['success'], done
+        assert 'was not uploaded' in done
 
 
 @pytest.mark.process
