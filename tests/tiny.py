@@ -3,6 +3,8 @@
 import copy
 import json
 
+import cv2
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from mmengine import Config
@@ -13,6 +15,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+import golden
 from mmseg_semflow.flow import PseudoMaskCodec
 
 UNET = dict(
@@ -46,17 +49,45 @@ META = dict(
 CODEC = dict(num_classes=5, divisions=2, spacing=200, void_color=(100, 100, 100))
 
 
+# What each process needs of a model: latents that the network sees and returns.
+PROCESSES = dict(
+    semflow=(dict(type='RectifiedFlow'), (1, 1)),
+    symmflow=(dict(type='SymmetricFlow'), (2, 2)),
+    bbdm=(dict(type='BrownianBridge'), (1, 1)),
+    bbdm_segmentor=(dict(type='BrownianBridge', direction='image_to_mask'),
+                    (1, 1)),
+    dsm=(dict(type='Diffusion'), (2, 1)))
+
+
+def network_cfg(latents=(1, 1), channels=12, **kwargs) -> dict:
+    """Config of a tiny SD-like UNet for latents of 2 x 2 patches."""
+    unet = dict(
+        UNET,
+        in_channels=latents[0] * channels,
+        out_channels=latents[1] * channels)
+    return copy.deepcopy(
+        dict(type='VelocityUNet', prompt_length=3, unet=unet) | kwargs)
+
+
 def semflow_cfg(**kwargs) -> dict:
     """Config of a SemFlowModel: tiny SD-like UNet on 2 x 2 patches."""
     return copy.deepcopy(
         dict(
             type='SemFlowModel',
-            velocity_net=dict(
-                type='VelocityUNet',
-                prompt_length=3,
-                unet=dict(UNET, in_channels=12, out_channels=12)),
+            network=network_cfg(),
             autoencoder=dict(type='PatchAutoencoder', factor=2),
             codec=CODEC) | kwargs)
+
+
+def process_cfg(name, process=None, **kwargs) -> dict:
+    """Arguments of :func:`semflow_cfg` for one of ``PROCESSES``.
+
+    ``process`` holds further arguments of the process.
+    """
+    of_process, latents = PROCESSES[name]
+    return dict(
+        process={**of_process, **(process or {})},
+        network=network_cfg(latents)) | kwargs
 
 
 def segmentor_cfg(test_cfg=None, **kwargs) -> dict:
@@ -68,34 +99,62 @@ def segmentor_cfg(test_cfg=None, **kwargs) -> dict:
         test_cfg=test_cfg or dict(num_steps=2))
 
 
-def train_pipeline(codec=None, flip=0.5) -> list:
-    """The training pipeline of the tests."""
-    codec = codec or CODEC
+def train_pipeline(flip=0.5) -> list:
+    """The training pipeline of the tests: mmsegmentation's own transforms."""
     return [
         dict(type='LoadImageFromFile'),
         dict(type='LoadAnnotations'),
         dict(type='RandomFlip', prob=flip),
-        dict(type='GeneratePseudoMask', codec=codec),
+        dict(type='PackSegInputs')
+    ]
+
+
+def transforms_pipeline(codec=None, flip=0.5) -> list:
+    """The same with pseudo masks, by the transforms of SemFlow."""
+    return [
+        *train_pipeline(flip)[:-1],
+        dict(type='GeneratePseudoMask', codec=codec or CODEC),
         dict(type='PerturbPseudoMask'),
         dict(type='PackSemFlowInputs')
     ]
 
 
-def training_data(size=(24, 32), codec=CODEC, count=2) -> dict:
-    """A batch of the training pipeline, without meaning."""
-    codec = PseudoMaskCodec(**codec)
+def training_data(size=(24, 32), codec=None, count=2) -> dict:
+    """A batch of the training pipeline, without meaning.
+
+    With a ``codec`` it holds pseudo masks, as those of SemFlow's transforms.
+    """
     data = dict(inputs=[], data_samples=[])
     for _ in range(count):
         labels = torch.randint(0, 5, (1, *size))
-        item = SegDataSample(
-            metainfo=dict(img_shape=size, ori_shape=size, codec=codec.spec))
+        item = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
         item.gt_sem_seg = PixelData(data=labels)
-        item.set_data(
-            dict(gt_pseudo_mask=PixelData(data=codec.encode(labels)[0])))
+        if codec is not None:
+            of_data = PseudoMaskCodec(**codec)
+            item.set_metainfo(dict(codec=of_data.spec))
+            item.set_data(
+                dict(gt_pseudo_mask=PixelData(data=of_data.encode(labels)[0])))
         data['inputs'].append(
             torch.randint(0, 256, (3, *size), dtype=torch.uint8))
         data['data_samples'].append(item)
     return data
+
+
+def write_street(root):
+    """Write 6 + 4 pairs of 24 x 32 pixels in mmseg's layout, 5 classes."""
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 256, (5, 3), dtype=np.uint8)
+    for split, count in dict(train=6, val=4).items():
+        for kind in ('img_dir', 'ann_dir'):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(count):
+            labels = rng.integers(0, 5, (3, 4), dtype=np.uint8)
+            labels = labels.repeat(8, 0).repeat(8, 1)
+            labels[:2, :3] = 255
+            image = colors[labels % 5]
+            cv2.imwrite(str(root / 'img_dir' / split / f'{i}.jpg'), image)
+            cv2.imwrite(str(root / 'ann_dir' / split / f'{i}.png'), labels)
+    return root
 
 
 TEST_PIPELINE = [
@@ -146,7 +205,7 @@ def runner_cfg(root, work_dir, max_iters=4, **kwargs) -> Config:
         default_hooks=dict(
             logger=dict(type='LoggerHook', interval=1),
             checkpoint=dict(
-                type='CheckpointHook', by_epoch=False, interval=max_iters),
+                type='SafeCheckpointHook', by_epoch=False, interval=max_iters),
             visualization=dict(type='SegVisualizationHook')),
         custom_hooks=[dict(type='StopOnInvalidLossHook')],
         vis_backends=[dict(type='LocalVisBackend')],
@@ -184,7 +243,7 @@ def save_checkpoint(path, seed=1, **kwargs) -> None:
     """Write a checkpoint of an untrained model whose velocities matter."""
     torch.manual_seed(seed)
     semflow = MODELS.build(semflow_cfg(**kwargs))
-    nn.init.normal_(semflow.velocity_net.unet.conv_out.weight, std=0.3)
+    nn.init.normal_(semflow.network.unet.conv_out.weight, std=0.3)
     torch.save(
         dict(
             state_dict={
@@ -192,6 +251,22 @@ def save_checkpoint(path, seed=1, **kwargs) -> None:
                 for key, value in semflow.state_dict().items()
             },
             meta=dict(dataset_meta=META)), path)
+
+
+def save_old_checkpoint(path, name='semflow_options') -> dict:
+    """Write one that the first version wrote, and give its model's config.
+
+    Its keys are those of that version, of which the golden files keep some
+    weights, see :mod:`golden`.
+    """
+    state_dict, _ = golden.read(name)
+    torch.save(
+        dict(
+            state_dict={
+                f'semflow.{key}': value for key, value in state_dict.items()
+            },
+            meta=dict(dataset_meta=META)), path)
+    return copy.deepcopy(golden.CASES[name][0])
 
 
 def byte_vocabulary() -> dict:

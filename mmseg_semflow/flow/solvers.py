@@ -128,7 +128,9 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor],
         return states if return_trajectory else states[-1]
     trajectory = [z]
     for step in times.unfold(0, 2, 1):
-        state = solve(trajectory[-1], step, step)[-1]
+        # In memory as without a callback: convolutions round by that.
+        start = torch.empty_like(z).copy_(trajectory[-1])
+        state = solve(start, step, step)[-1]
         changed = callback(step[1], state)
         trajectory.append(state if changed is None else changed)
     return torch.stack(trajectory) if return_trajectory else trajectory[-1]

@@ -122,6 +122,8 @@ class OneStepMapLoss(TrainingLoss):
             cross-entropy, called as those of mmsegmentation: with logits
             (B, num_classes, H, W), labels (B, H, W) and ``ignore_index``, for
             example ``dict(type='mmseg.DiceLoss')``. Defaults to None.
+        name (str): Logged as ``loss_`` and this, for several of its kind.
+            Defaults to ``'one_step'``.
 
     Raises:
         ValueError: If both ``loss`` and ``class_weight`` are given.
@@ -133,11 +135,13 @@ class OneStepMapLoss(TrainingLoss):
                  weight: float = 0.1,
                  scale: float = 4.,
                  class_weight: Optional[Sequence[float]] = None,
-                 loss: Optional[dict] = None) -> None:
+                 loss: Optional[dict] = None,
+                 name: str = 'one_step') -> None:
         super().__init__()
         if loss is not None and class_weight is not None:
             raise ValueError('class_weight belongs to the cross-entropy: set it '
                              f'in loss={loss}, but got {class_weight} beside it')
+        self.name = name
         self.weight = weight
         self.scale = scale
         self.loss = None if loss is None else MODELS.build(loss)
@@ -158,13 +162,13 @@ class OneStepMapLoss(TrainingLoss):
 
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:
-        """See :meth:`TrainingLoss.forward`; ``loss_one_step``."""
+        """See :meth:`TrainingLoss.forward`."""
         z1 = model.process.estimate(step.point, step.prediction, 'mask')
         logits = self.scale * model.codec.logits(model.autoencoder.decode(z1))
         ignore_index = model.codec.ignore_index
         criterion = self.cross_entropy if self.loss is None else self.loss
         loss = criterion(logits, step.label_maps, ignore_index=ignore_index)
-        return dict(loss_one_step=self.weight * loss)
+        return {f'loss_{self.name}': self.weight * loss}
 
     def cross_entropy(self, logits: Tensor, label_map: Tensor,
                       ignore_index: int) -> Tensor:
@@ -205,20 +209,26 @@ class OneStepImageLoss(TrainingLoss):
         loss (dict, optional): Config of a loss that is called with two
             batches of pictures in [-1, 1], RGB, shape (B, 3, H, W). Defaults
             to None, the mean absolute difference.
+        name (str): See :class:`OneStepMapLoss`. Defaults to
+            ``'one_step_image'``.
     """
 
     direction = 'mask_to_image'
 
-    def __init__(self, weight: float = 0.1, loss: Optional[dict] = None) -> None:
+    def __init__(self,
+                 weight: float = 0.1,
+                 loss: Optional[dict] = None,
+                 name: str = 'one_step_image') -> None:
         super().__init__()
+        self.name = name
         self.weight = weight
         self.loss = nn.L1Loss() if loss is None else MODELS.build(loss)
 
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:
-        """See :meth:`TrainingLoss.forward`; ``loss_one_step_image``."""
+        """See :meth:`TrainingLoss.forward`."""
         z0 = model.process.estimate(step.point, step.prediction, 'image')
         with torch.no_grad():
             images = model.autoencoder.decode(step.z0)
         loss = self.loss(model.autoencoder.decode(z0), images)
-        return dict(loss_one_step_image=self.weight * loss)
+        return {f'loss_{self.name}': self.weight * loss}

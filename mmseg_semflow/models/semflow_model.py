@@ -70,7 +70,8 @@ class SemFlowModel(BaseModule):
             False.
         partial_load (Sequence[str]): Beginnings of the keys in which a
             checkpoint may differ, see :class:`CheckpointGuard`; for
-            fine-tuning with ``load_from``. Defaults to none.
+            fine-tuning with ``load_from``. Weights of losses may differ in
+            any case. Defaults to none.
         init_cfg (dict, optional): Initialisation config. Defaults to None.
 
     Raises:
@@ -96,6 +97,9 @@ class SemFlowModel(BaseModule):
         self.wrappers = nn.ModuleList(map(MODELS.build, wrappers))
         self.losses = nn.ModuleList(
             map(MODELS.build, losses or [dict(type='MatchingLoss')]))
+        if isinstance(partial_load, str):
+            raise ValueError('partial_load must be a list of beginnings of keys, '
+                             f'but got the text {partial_load!r}')
         self.guard = CheckpointGuard(
             {
                 **CODEC_BUFFERS,
@@ -103,7 +107,7 @@ class SemFlowModel(BaseModule):
                     f'process.{name}': what
                     for name, what in self.process.trained_with.items()
                 }
-            }, partial_load)
+            }, ('losses.', *partial_load))
         self._identity: Optional[dict] = None
         self.process.check_network(self.network,
                                    self.autoencoder.latent_channels)
@@ -182,7 +186,8 @@ class SemFlowModel(BaseModule):
             twice = found.keys() & values.keys()
             if twice:
                 raise ValueError('every loss must have a name of its own, but '
-                                 f'losses make {min(twice)!r} twice')
+                                 f'two of losses are logged as {min(twice)!r}: '
+                                 'set the name of one')
             found.update(values)
         return found
 
@@ -295,7 +300,7 @@ class SemFlowModel(BaseModule):
             return_trajectory (bool): Whether to return what all times decode
                 to. Defaults to False.
             generators (Sequence[torch.Generator], optional): For a process
-                that draws noise, one per sample, on the CPU. Defaults to
+                that samples noise, one per sample, on the CPU. Defaults to
                 None, torch's global one.
             condition (Dict[str, Tensor], optional): What the network knows
                 besides state and time. Defaults to None.

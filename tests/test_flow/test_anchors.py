@@ -138,6 +138,13 @@ def test_arguments_that_break_a_rule(kwargs, match):
         PseudoMaskCodec(**kwargs)
 
 
+def test_labels_that_are_known_to_be_valid_need_no_look():
+    codec = PseudoMaskCodec(5)
+    label_map = torch.tensor([[[0, 255, 4], [3, 2, 1]]])
+    assert torch.equal(codec.encode(label_map, check=False),
+                       codec.encode(label_map))
+
+
 def test_encode_names_unknown_labels():
-    with pytest.raises(ValueError, match=r'\[0, 5\) or 255 .* \[7, 9\]'):
+    with pytest.raises(ValueError, match=r'labels \[7, 9\]: .* num_classes=5 or 255'):
         PseudoMaskCodec(5).encode(torch.tensor([[[0, 9, 7, 255]]]))

@@ -103,6 +103,74 @@ def test_euler_follows_the_paper():
         integrate(velocity, z, uniform_times(5, 1., 0.)), reverse)
 
 
+@pytest.mark.parametrize('ends', ENDS)
+@pytest.mark.parametrize('solver', SOLVERS)
+def test_the_callback_sees_every_step(solver, ends):
+    z = torch.randn(3, 2).T
+    times = uniform_times(5, *ends)
+    expected = integrate(exponential, z, times, solver, return_trajectory=True)
+    seen = []
+    options = dict(callback=lambda *args: seen.append(args))
+    states = integrate(exponential, z, times, solver, True, **options)
+    last = integrate(exponential, z, times, solver, **options)
+    # The adaptive solver starts anew at every time, and may err anew.
+    close = dict.fromkeys(('rtol', 'atol'),
+                          0. if solver in FIXED_STEP_SOLVERS else 5e-3)
+    torch.testing.assert_close(states, expected, **close)
+    torch.testing.assert_close(last, expected[-1], **close)
+    assert len(seen) == 10
+    for number, (t, state) in enumerate(seen):
+        assert t.shape == () and t == times[1 + number % 5]
+        assert torch.equal(state, states[1 + number % 5])
+
+
+@pytest.mark.parametrize('solver', FIXED_STEP_SOLVERS)
+def test_the_callback_moves_nothing_in_memory(solver):
+    """What a network computes may depend on that, by rounding."""
+    z, seen = torch.randn(3, 2).T, []
+
+    def velocity(z, t):
+        seen.append(z.stride())
+        return z
+
+    for callback in (None, lambda t, state: None):
+        integrate(velocity, z, uniform_times(3, 0., 1.), solver,
+                  callback=callback)
+    assert seen == 2 * seen[:len(seen) // 2]
+
+
+@pytest.mark.parametrize('ends', ENDS)
+@pytest.mark.parametrize('solver', SOLVERS)
+def test_what_the_callback_returns_is_the_state(solver, ends):
+    """Doubled after the second of three steps, on dz/dt = z."""
+    z = torch.ones(2, 3, dtype=torch.float64)
+    times = uniform_times(3, *ends).double()
+    plain = integrate(exponential, z, times, solver, return_trajectory=True)
+    states = integrate(
+        exponential, z, times, solver, True,
+        callback=lambda t, state: 2 * state if t == times[2] else None)
+    close = dict.fromkeys(('rtol', 'atol'),
+                          1e-9 if solver in FIXED_STEP_SOLVERS else 3e-3)
+    factor = torch.tensor([1., 1., 2., 2.]).double().view(-1, 1, 1)
+    torch.testing.assert_close(states, factor * plain, **close)
+
+
+@pytest.mark.parametrize('ends', ENDS)
+@pytest.mark.parametrize('solver', FIXED_STEP_SOLVERS)
+def test_gradients_are_those_of_the_stability_polynomial(solver, ends):
+    """On dz/dt = a z: d z_N / d z = R^N, d z_N / d a = N R^(N-1) R' z."""
+    z = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    a = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    times = uniform_times(4, *ends).double()
+    found = integrate(lambda z, t: a * z, z, times, solver)
+    of_z, of_a = torch.autograd.grad(found.sum(), (z, a))
+    h = (ends[1] - ends[0]) / 4
+    rate = sum((a * h)**i / math.factorial(i) for i in range(ORDER[solver] + 1))
+    slope, = torch.autograd.grad(rate, a, retain_graph=True)
+    torch.testing.assert_close(of_z, (rate**4).expand_as(z))
+    torch.testing.assert_close(of_a, 4 * rate**3 * slope * z.sum())
+
+
 def test_bad_arguments():
     z = torch.ones(1, 2)
     with pytest.raises(ValueError, match=r"one of \['dopri5'.* got 'rk45'"):

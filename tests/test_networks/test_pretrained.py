@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -14,9 +15,26 @@ from mmseg_semflow.networks.pretrained import encode_null_prompt
 from tiny import UNET, VAE, write_sd_folder
 
 
-@pytest.fixture(params=[True, False], ids=['safetensors', 'bin'])
-def sd_folder(request, tmp_path):
-    return write_sd_folder(tmp_path / 'sd', request.param)
+@pytest.fixture(scope='module')
+def sd_folders(tmp_path_factory):
+    """Two folders, which no test changes."""
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp('folders')
+    return {
+        kind: write_sd_folder(root / kind, kind == 'safetensors')
+        for kind in ('safetensors', 'bin')
+    }
+
+
+@pytest.fixture(params=['safetensors', 'bin'])
+def sd_folder(request, sd_folders):
+    return sd_folders[request.param]
+
+
+@pytest.fixture
+def own_folder(tmp_path, sd_folders):
+    """A folder that a test may change."""
+    return shutil.copytree(sd_folders['safetensors'], tmp_path / 'sd')
 
 
 def build_unet(**kwargs):
@@ -57,12 +75,14 @@ def test_released_unet_weights(tmp_path, sd_folder):
     assert net.null_prompt.any()
 
 
-def test_unet_weights_from_our_checkpoint(tmp_path):
+@pytest.mark.parametrize('name', ['network', 'velocity_net'])
+def test_unet_weights_from_our_checkpoint(tmp_path, name):
+    """By today's name of the network, and by that of the first version."""
     source = build_unet()
     torch.save(
         dict(
             state_dict={
-                f'semflow.velocity_net.{k}': v
+                f'semflow.{name}.{k}': v
                 for k, v in source.state_dict().items()
             } | {'semflow.codec.levels': torch.zeros(1)}),
         tmp_path / 'iter_8.pth')
@@ -79,10 +99,9 @@ def test_missing_folder_says_what_to_put_there(tmp_path):
 
 
 @pytest.mark.parametrize('part', ['unet', 'tokenizer', 'text_encoder'])
-def test_missing_subfolder_is_named(tmp_path, part):
-    folder = write_sd_folder(tmp_path / 'sd')
-    (folder / part).rename(tmp_path / part)
-    net = build_unet(sd_folder=str(folder))
+def test_missing_subfolder_is_named(own_folder, part):
+    shutil.rmtree(own_folder / part)
+    net = build_unet(sd_folder=str(own_folder))
     with pytest.raises(FileNotFoundError, match=f'sd/{part} is not a folder'):
         net.init_weights()
 
@@ -101,11 +120,10 @@ def test_missing_weights_file(tmp_path):
         net.init_weights()
 
 
-def test_another_architecture_is_refused_and_leaves_the_weights(tmp_path):
-    folder = write_sd_folder(tmp_path / 'sd')
+def test_another_architecture_is_refused_and_leaves_the_weights(own_folder):
     wide = dict(UNET, block_out_channels=(16, 16))
     net = MODELS.build(
-        dict(type='VelocityUNet', unet=wide, sd_folder=str(folder)))
+        dict(type='VelocityUNet', unet=wide, sd_folder=str(own_folder)))
     before = {k: v.clone() for k, v in net.unet.state_dict().items()}
     with pytest.raises(ValueError, match='sd/unet does not fit .* shape'):
         net.init_weights()
@@ -119,9 +137,8 @@ def test_another_architecture_is_refused_and_leaves_the_weights(tmp_path):
     (dict(type='VelocityUNet', unet=dict(UNET, attention_head_dim=2)), 'unet',
      'attention_head_dim=4, but this config has attention_head_dim=2'),
 ])
-def test_settings_that_no_shape_shows(tmp_path, cfg, part, key):
-    folder = write_sd_folder(tmp_path / 'sd')
-    net = MODELS.build(dict(cfg, sd_folder=str(folder)))
+def test_settings_that_no_shape_shows(own_folder, cfg, part, key):
+    net = MODELS.build(dict(cfg, sd_folder=str(own_folder)))
     with pytest.raises(ValueError, match=f'sd/{part} has {key}'):
         net.init_weights()
 
@@ -134,12 +151,11 @@ def test_weights_that_carry_code(tmp_path):
 
 
 @pytest.mark.parametrize('from_file', [False, True])
-def test_ends_are_widened_for_several_latents(tmp_path, from_file):
+def test_ends_are_widened_for_several_latents(own_folder, from_file):
     """One latent, whatever its place among the inputs, is seen as before."""
-    folder = write_sd_folder(tmp_path / 'sd')
-    where = dict(sd_folder=str(folder))
+    where = dict(sd_folder=str(own_folder))
     if from_file:
-        path = folder / 'unet/diffusion_pytorch_model.safetensors'
+        path = own_folder / 'unet/diffusion_pytorch_model.safetensors'
         where = dict(unet_weights=str(path))
     narrow = build_unet(**where)
     wide = MODELS.build(
@@ -158,13 +174,12 @@ def test_ends_are_widened_for_several_latents(tmp_path, from_file):
         wide(torch.cat([2 * z, torch.zeros_like(z)], 1), t), found)
 
 
-def test_widening_fits_whole_latents_alone(tmp_path):
-    folder = write_sd_folder(tmp_path / 'sd')
+def test_widening_fits_whole_latents_alone(own_folder):
     net = MODELS.build(
         dict(
             type='VelocityUNet',
             unet=dict(UNET, in_channels=6),
-            sd_folder=str(folder)))
+            sd_folder=str(own_folder)))
     with pytest.raises(ValueError, match='conv_in.weight'):
         net.init_weights()
 
@@ -208,12 +223,11 @@ def test_other_versions_are_named(tmp_path, width, version):
         net.init_weights()
 
 
-def test_sd3_has_another_folder(tmp_path):
-    folder = write_sd_folder(tmp_path / 'sd')
-    (folder / 'unet').rename(folder / 'transformer')
-    (folder / 'transformer/config.json').write_text(
+def test_sd3_has_another_folder(own_folder):
+    (own_folder / 'unet').rename(own_folder / 'transformer')
+    (own_folder / 'transformer/config.json').write_text(
         json.dumps(dict(_class_name='SD3Transformer2DModel')))
-    net = build_unet(sd_folder=str(folder))
+    net = build_unet(sd_folder=str(own_folder))
     with pytest.raises(
             FileNotFoundError,
             match=r'sd/unet is not a folder \(.*sd holds Stable Diffusion 3\)'):

@@ -100,8 +100,10 @@ def vae_to_ldm(vae):
 
 
 def text_to_ldm(encoder):
+    # transformers >= 5 leaves out the name of the part, which the files have.
     found = {
-        f'cond_stage_model.transformer.{key}': value
+        f'cond_stage_model.transformer.text_model.'
+        f'{key.removeprefix("text_model.")}': value
         for key, value in encoder.state_dict().items()
     }
     name = 'text_model.embeddings.position_ids'

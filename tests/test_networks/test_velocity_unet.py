@@ -56,58 +56,30 @@ def test_gradient_checkpointing_changes_no_gradient():
     torch.testing.assert_close(grads[0], grads[1])
 
 
-def ends(std, count=400000):
-    generator = torch.Generator().manual_seed(0)
-    z0, z1 = torch.randn(2, count, 1, 1, 1, generator=generator)
-    return std[0] * z0, std[1] * z1
+def test_a_prompt_takes_the_place_of_the_null_prompt():
+    net = build(prompt_length=3)
+    zt, t = torch.randn(2, 4, 8, 8), torch.rand(2)
+    for length in (3, 5):
+        prompt = torch.randn(2, length, 16)
+        expected = net.unet(zt, 1000 * t, prompt).sample
+        torch.testing.assert_close(net(zt, t, dict(prompt=prompt)), expected)
+        assert not torch.allclose(net(zt, t), expected)
+    # One prompt serves the whole batch.
+    torch.testing.assert_close(
+        net(zt, t, dict(prompt=prompt[:1])),
+        net(zt, t, dict(prompt=prompt[:1].expand(2, -1, -1))))
+    assert torch.equal(net(zt, t, {}), net(zt, t))
 
 
-class Recorder(torch.nn.Module):
-    """Stand for the UNet: keep the input, answer what is asked for."""
-
-    def __init__(self, answer):
-        super().__init__()
-        self.answer = answer
-        self.dtype = torch.float32
-
-    def forward(self, z, timestep, prompt, return_dict):
-        self.z = z
-        return (torch.full_like(z, self.answer), )
+def test_gradients_reach_the_prompt():
+    prompt = torch.randn(2, 3, 16, requires_grad=True)
+    net = build()
+    net(torch.randn(2, 4, 8, 8), torch.rand(2),
+        dict(prompt=prompt)).sum().backward()
+    assert prompt.grad.flatten(1).any(1).all()
 
 
-@pytest.mark.parametrize('t', [0., 0.13, 0.5, 0.9, 1.])
-def test_preconditioning_makes_a_unit_task_of_independent_ends(t):
-    """Input and target of the UNet: unit variance, uncorrelated."""
-    std = (0.4, 1.1)
-    z0, z1 = ends(std)
-    times = torch.full((len(z0), ), t)
-    zt, velocity = (1 - t) * z0 + t * z1, z1 - z0
-    net = build(end_std=std)
-    net.unet = Recorder(0.)
-    slope_part = net(zt, times)
-    assert net.unet.z.std() == pytest.approx(1, abs=0.01)
-    net.unet.answer = 1.
-    scale = net(zt, times) - slope_part
-    target = (velocity - slope_part) / scale
-    assert target.std() == pytest.approx(1, abs=0.01)
-    assert (target * net.unet.z).mean() == pytest.approx(0, abs=0.01)
-
-
-def test_preconditioned_unet_predicts_the_other_end():
-    z0, z1 = torch.randn(2, 3, 4, 8, 8)
-    for t, answer in ((0., 0.3 * z1), (1., -0.3 * z0)):
-        net = build(end_std=(1 / 0.3, 1 / 0.3))
-        net._apply_unet = lambda z, t, answer=answer: answer
-        start = z0 if t == 0 else z1
-        torch.testing.assert_close(net(start, torch.full((3, ), t)), z1 - z0)
-
-
-def test_a_checkpoint_knows_its_preconditioning():
-    keys = build(end_std=(0.5, 1)).state_dict().keys()
-    assert keys - build().state_dict().keys() == {'end_std'}
-
-
-@pytest.mark.parametrize('end_std', [(0., 1.), (1., ), (1., 1., 1.), (1., -1.)])
-def test_bad_preconditioning(end_std):
-    with pytest.raises(ValueError, match='end_std must be two positive numbers'):
-        build(end_std=end_std)
+def test_unknown_conditions():
+    with pytest.raises(ValueError, match="has the key 'prompt', but got 'style'"):
+        build()(torch.randn(1, 4, 8, 8), torch.rand(1),
+                dict(prompt=torch.zeros(1, 3, 16), style=torch.zeros(1)))

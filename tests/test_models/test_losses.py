@@ -1,0 +1,293 @@
+"""The losses of a training, against their formulas."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from tiny import VAE, network_cfg, process_cfg, semflow_cfg
+
+KL = dict(
+    autoencoder=dict(type='KLAutoencoder', vae=VAE),
+    network=network_cfg(channels=4))
+MATCHING = dict(type='MatchingLoss')
+MAP = dict(type='OneStepMapLoss')
+IMAGE = dict(type='OneStepImageLoss')
+
+
+class Field(nn.Module):
+    """A known velocity in place of the network."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.calls = []
+
+    def forward(self, zt, t, condition=None):
+        self.calls.append((zt, t))
+        return self.function(zt, t.view(-1, 1, 1, 1))
+
+
+def build(*losses, field=None, **kwargs):
+    model = MODELS.build(semflow_cfg(losses=losses or None, **kwargs))
+    if field is not None:
+        model.network = Field(field)
+    return model
+
+
+def batch(model, size=(16, 24)):
+    labels = torch.randint(0, 5, (4, *size))
+    labels[:, :3, :5] = 255
+    levels = model.codec.encode(labels)
+    images = torch.rand(4, 3, *size) * 2 - 1
+    return images, model.codec.normalize(levels), labels
+
+
+def loss_of(model, *inputs, seed=1):
+    torch.manual_seed(seed)
+    return model.loss(*inputs)
+
+
+def exact(model, images, pseudo_masks):
+    z0, z1 = (model.autoencoder.encode(x).mean for x in (images, pseudo_masks))
+    return lambda zt, t: z1 - z0
+
+
+def test_matching_is_the_mean_square_of_eq_10():
+    model = build(field=lambda zt, t: zt)
+    images, pseudo_masks, labels = batch(model)
+    z0 = model.autoencoder.encode(images).mean
+    z1 = model.autoencoder.encode(pseudo_masks).mean
+    losses = loss_of(model, images, pseudo_masks, labels)
+    (zt, t), = model.network.calls
+    s = t.view(-1, 1, 1, 1)
+    torch.testing.assert_close(zt, (1 - s) * z0 + s * z1)
+    torch.testing.assert_close(
+        losses, dict(loss_flow=((zt - (z1 - z0))**2).mean()))
+    assert t.dtype == torch.float32 and len(set(t.tolist())) == 4
+
+
+def test_matching_of_a_joint_flow_has_a_loss_for_each_half():
+    model = build(dict(MATCHING, weight=3.), **process_cfg('symmflow'))
+    model.network = Field(lambda zt, t: zt)
+    inputs = batch(model)
+    losses = loss_of(model, *inputs)
+    torch.manual_seed(1)
+    z0, z1 = model.encode_pair(*inputs[:2])
+    point = model.process.sample(z0, z1)
+    error = 3 * (point.state - point.target).square()
+    torch.testing.assert_close(
+        losses,
+        dict(
+            loss_image=error[:, :12].mean(), loss_mask=error[:, 12:].mean()))
+
+
+def test_a_cell_weighs_as_much_as_its_pixels_that_are_not_void():
+    """Pixel by pixel, on cells of 2 x 2 with 0 to 4 void pixels."""
+    model = build(dict(MATCHING, ignore_void=True), field=lambda zt, t: 0 * zt)
+    images, pseudo_masks, _ = batch(model, (4, 10))
+    labels = torch.zeros(4, 4, 10, dtype=torch.int64)
+    for column, void in enumerate([(), (0, ), (0, 1), (0, 1, 2), (0, 1, 2, 3)]):
+        for pixel in void:
+            labels[:, pixel // 2, 2 * column + pixel % 2] = 255
+    z0, z1 = model.encode_pair(images, pseudo_masks)
+    of_pixels = (z1 - z0).square().mean(1)
+    of_pixels = of_pixels.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    expected = of_pixels[labels != 255].mean()
+    found = loss_of(model, images, pseudo_masks, labels)['loss_flow']
+    torch.testing.assert_close(found, expected)
+
+
+def test_void_counts_only_if_asked_to():
+    for ignore_void in (False, True):
+        model = build(
+            dict(MATCHING, ignore_void=ignore_void),
+            field=lambda zt, t: torch.zeros_like(zt))
+        images, pseudo_masks, labels = batch(model)
+        other = pseudo_masks.clone()
+        other[:, :, :3, :5] = 0.7
+        first = loss_of(model, images, pseudo_masks, labels)['loss_flow']
+        second = loss_of(model, images, other, labels)['loss_flow']
+        # One row of void lies in cells that hold other pixels too.
+        other[:, :, 2:4, :6] = pseudo_masks[:, :, 2:4, :6]
+        other[:, :, :3, 4:6] = pseudo_masks[:, :, :3, 4:6]
+        inside = loss_of(model, images, other, labels)['loss_flow']
+        assert first != second
+        assert (first == inside) == ignore_void
+
+
+def test_the_true_velocity_has_no_loss():
+    model = build(MATCHING, dict(MAP, scale=100.), IMAGE)
+    inputs = batch(model)
+    model.network = Field(exact(model, *inputs[:2]))
+    losses = loss_of(model, *inputs)
+    assert losses['loss_flow'] == 0
+    assert losses['loss_one_step'] < 1e-6
+    assert losses['loss_one_step_image'] < 1e-6
+
+
+def test_a_batch_of_void_alone_is_finite():
+    model = build(dict(MATCHING, ignore_void=True), MAP)
+    images, pseudo_masks, labels = batch(model)
+    losses = model.loss(images, pseudo_masks, torch.full_like(labels, 255))
+    assert losses['loss_flow'] == 0 and losses['loss_one_step'] == 0
+
+
+def towards(model, inputs, end):
+    """A field whose step from any point ends in something, and its pixels."""
+    target = torch.rand_like(model.autoencoder.encode(inputs[0]).mean)
+    model.network = Field(lambda zt, t: (target - zt) / (end - t))
+    return model.autoencoder.decode(target)
+
+
+def test_the_map_loss_is_cross_entropy_of_the_step_to_the_mask():
+    class_weight = [1., 2., 3., 4., 5.]
+    model = build(
+        MATCHING,
+        dict(MAP, weight=0.3, scale=2., class_weight=class_weight),
+        process=dict(type='RectifiedFlow', start_fraction=0.5))
+    inputs = batch(model)
+    pixels = towards(model, inputs, 1)
+    loss = loss_of(model, *inputs)['loss_one_step']
+    t = model.network.calls[0][1]
+    assert (t[:len(t) // 2] == 0).all() and (t[len(t) // 2:] > 0).all()
+    expected = nn.functional.cross_entropy(
+        2 * model.codec.logits(pixels),
+        inputs[2],
+        weight=torch.tensor(class_weight),
+        ignore_index=255)
+    torch.testing.assert_close(loss, 0.3 * expected)
+
+
+def dice(logits, labels):
+    """V-Net's Dice of the softmax, all classes of an image together."""
+    valid = labels != 255
+    p = logits.softmax(1)
+    y = nn.functional.one_hot(labels * valid, 5).movedim(-1, 1) * valid[:, None]
+    overlap = (p * y).flatten(1).sum(1)
+    size = p.square().flatten(1).sum(1) + y.flatten(1).sum(1)
+    return (1 - 2 * overlap / (size + 2e-3)).mean()
+
+
+@pytest.mark.parametrize('cfg, formula', [
+    (dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True),
+     lambda logits, labels: nn.functional.cross_entropy(
+         logits, labels, ignore_index=255)),
+    # By default mmsegmentation counts void pixels in the mean, with no loss.
+    (dict(type='mmseg.CrossEntropyLoss', loss_weight=2.),
+     lambda logits, labels: 2 * (labels != 255).float().mean() *
+     nn.functional.cross_entropy(logits, labels, ignore_index=255)),
+    (dict(type='mmseg.DiceLoss', use_sigmoid=False), dice)
+], ids=['cross-entropy', 'over all pixels', 'dice'])
+def test_losses_of_mmsegmentation_on_the_logits(cfg, formula):
+    model = build(MATCHING, dict(MAP, weight=0.3, scale=2., loss=cfg))
+    inputs = batch(model)
+    pixels = towards(model, inputs, 1)
+    loss = loss_of(model, *inputs)['loss_one_step']
+    expected = 0.3 * formula(2 * model.codec.logits(pixels), inputs[2])
+    torch.testing.assert_close(loss, expected)
+
+
+def test_the_image_loss_is_the_difference_of_the_step_to_the_image():
+    model = build(MATCHING, dict(IMAGE, weight=0.3))
+    inputs = batch(model)
+    pixels = towards(model, inputs, 0)
+    loss = loss_of(model, *inputs)['loss_one_step_image']
+    torch.testing.assert_close(loss, 0.3 * (pixels - inputs[0]).abs().mean())
+
+
+def test_the_image_loss_by_another_criterion():
+    model = build(MATCHING, dict(IMAGE, weight=2., loss=dict(type='torch.nn.MSELoss')))
+    inputs = batch(model)
+    pixels = towards(model, inputs, 0)
+    loss = loss_of(model, *inputs)['loss_one_step_image']
+    torch.testing.assert_close(loss, 2 * (pixels - inputs[0]).square().mean())
+
+
+def test_the_image_loss_looks_at_the_image_as_the_autoencoder_has_it():
+    """An exact network has no loss, though the autoencoder loses much."""
+    model = build(MATCHING, IMAGE, **KL)
+    images, pseudo_masks, labels = batch(model)
+    torch.manual_seed(2)
+    z0, z1 = model.encode_pair(images, pseudo_masks)
+    model.network = Field(lambda zt, t: z1 - z0)
+    losses = model.loss_of_latents(z0, z1, labels)
+    assert losses['loss_flow'] < 1e-9
+    assert losses['loss_one_step_image'] < 1e-6
+    decoded = model.autoencoder.decode(z0)
+    assert (decoded - images).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize('parts, losses', [
+    ({}, [MATCHING]),
+    (KL, [MATCHING]),
+    (KL, [MATCHING, MAP]),
+    (KL, [IMAGE]),
+    ({}, [dict(MAP, loss=dict(type='mmseg.DiceLoss'))]),
+    (process_cfg('symmflow'), [MAP, IMAGE]),
+    (process_cfg('dsm'), [MAP]),
+    (process_cfg('bbdm'), [IMAGE]),
+    (process_cfg('bbdm_segmentor'), [MAP]),
+], ids=['patches', 'kl', 'kl, map', 'kl, image', 'dice', 'joint', 'diffusion',
+        'bridge to images', 'bridge to masks'])
+def test_gradients_reach_the_network_alone(parts, losses):
+    model = build(*losses, **parts)
+    model.network.null_prompt.normal_()
+    sum(model.loss(*batch(model)).values()).backward()
+    missing = [
+        name for name, p in model.network.named_parameters()
+        if p.grad is None or not p.grad.any()
+    ]
+    # The keys of an attention over equal prompt tokens cannot matter.
+    assert all('attn2.to_q' in name or 'attn2.to_k' in name or 'norm2' in name
+               for name in missing), missing
+    assert all(p.grad is None for p in model.autoencoder.parameters())
+
+
+@pytest.mark.parametrize('name, loss, direction', [
+    ('bbdm', 'OneStepMapLoss', 'image_to_mask'),
+    ('bbdm_segmentor', 'OneStepImageLoss', 'mask_to_image'),
+    ('dsm', 'OneStepImageLoss', 'mask_to_image')])
+def test_a_direction_that_the_process_does_not_serve(name, loss, direction):
+    with pytest.raises(ValueError, match=f'alone, but {loss} asks for {direction}'):
+        build(MATCHING, dict(type=loss), **process_cfg(name))
+
+
+def test_two_losses_of_one_kind_need_names():
+    dice = dict(MAP, loss=dict(type='mmseg.DiceLoss'))
+    model = build(MATCHING, MAP, dice)
+    inputs = batch(model)
+    with pytest.raises(ValueError, match="two of losses are logged as "
+                       "'loss_one_step': set the name"):
+        model.loss(*inputs)
+    named = build(MATCHING, MAP, dict(dice, name='dice'),
+                  dict(IMAGE, name='pixels'))
+    torch.manual_seed(1)
+    losses = named.loss(*inputs)
+    assert list(losses) == [
+        'loss_flow', 'loss_one_step', 'loss_dice', 'loss_pixels']
+    alone = build(dice)
+    alone.load_state_dict(named.state_dict())
+    torch.testing.assert_close(
+        loss_of(alone, *inputs)['loss_one_step'], losses['loss_dice'])
+
+
+def test_class_weights_of_another_number_of_classes():
+    with pytest.raises(ValueError, match='num_classes=5 values, but got 2'):
+        build(dict(MAP, class_weight=[1, 2]))
+
+
+def test_whole_numbers_as_class_weights():
+    model = build(dict(MAP, class_weight=[1, 2, 3, 4, 5]))
+    assert model.loss(*batch(model))['loss_one_step'].isfinite()
+
+
+def test_class_weights_belong_to_one_loss():
+    with pytest.raises(ValueError, match=r'DiceLoss.*but got \[1, 2, 3, 4, 5\] bes'):
+        build(dict(MAP, class_weight=[1, 2, 3, 4, 5],
+                   loss=dict(type='mmseg.DiceLoss')))
+
+
+def test_weights_of_classes_are_no_weights_of_a_checkpoint():
+    model = build(dict(MAP, class_weight=[1, 2, 3, 4, 5]))
+    model.load_state_dict(build().state_dict(), strict=True)

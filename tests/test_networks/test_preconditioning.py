@@ -1,0 +1,79 @@
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from tiny import network_cfg
+
+
+def build(end_std):
+    return MODELS.build(dict(type='EndStdPreconditioning', end_std=end_std))
+
+
+def ends(std, count=400000):
+    generator = torch.Generator().manual_seed(0)
+    z0, z1 = torch.randn(2, count, 1, 1, 1, generator=generator)
+    return std[0] * z0, std[1] * z1
+
+
+class Recorder:
+    """Stand for the network: keep the arguments, answer what is asked for."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __call__(self, z, t, condition=None):
+        self.z, self.t, self.condition = z, t, condition
+        return torch.full_like(z, self.answer)
+
+
+@pytest.mark.parametrize('t', [0., 0.13, 0.5, 0.9, 1.])
+def test_it_makes_a_unit_task_of_independent_ends(t):
+    """Input and target of the network: unit variance, uncorrelated."""
+    std = (0.4, 1.1)
+    z0, z1 = ends(std)
+    times = torch.full((len(z0), ), t)
+    zt, velocity = (1 - t) * z0 + t * z1, z1 - z0
+    wrapper, network = build(std), Recorder(0.)
+    slope_part = wrapper(network, zt, times)
+    assert network.z.std() == pytest.approx(1, abs=0.01)
+    network.answer = 1.
+    scale = wrapper(network, zt, times) - slope_part
+    target = (velocity - slope_part) / scale
+    assert target.std() == pytest.approx(1, abs=0.01)
+    assert (target * network.z).mean() == pytest.approx(0, abs=0.01)
+
+
+def test_the_network_predicts_the_other_end():
+    z0, z1 = torch.randn(2, 3, 4, 8, 8)
+    wrapper = build((1 / 0.3, 1 / 0.3))
+    for t, start, answer in ((0., z0, 0.3 * z1), (1., z1, -0.3 * z0)):
+        found = wrapper(lambda *_, answer=answer: answer, start,
+                        torch.full((3, ), t))
+        torch.testing.assert_close(found, z1 - z0)
+
+
+def test_time_and_condition_are_passed_on():
+    network, t = Recorder(0.), torch.rand(2)
+    condition = dict(prompt=torch.zeros(1))
+    build((0.5, 1.))(network, torch.zeros(2, 4, 8, 8), t, condition)
+    assert network.t is t and network.condition is condition
+
+
+def test_a_checkpoint_knows_its_preconditioning():
+    cfg = dict(
+        type='SemFlowModel',
+        network=network_cfg(),
+        autoencoder=dict(type='PatchAutoencoder', factor=2),
+        codec=dict(num_classes=5))
+    wrapped = MODELS.build(
+        dict(
+            cfg,
+            wrappers=[dict(type='EndStdPreconditioning', end_std=(0.5, 1))]))
+    keys = wrapped.state_dict().keys() - MODELS.build(cfg).state_dict().keys()
+    assert keys == {'wrappers.0.end_std'}
+
+
+@pytest.mark.parametrize('end_std', [(0., 1.), (1., ), (1., 1., 1.), (1., -1.)])
+def test_bad_arguments(end_std):
+    with pytest.raises(ValueError, match='end_std must be two positive numbers'):
+        build(end_std)
