@@ -3,7 +3,6 @@
 import copy
 
 import cv2
-import golden
 import numpy as np
 import pytest
 import torch
@@ -13,6 +12,7 @@ from mmengine.runner.checkpoint import load_checkpoint
 from mmseg.registry import DATASETS
 from mmseg.registry import MODELS as MMSEG_MODELS
 
+import golden
 from mmseg_semflow.models.checkpoint_guard import rename_old_keys
 from mmseg_semflow.synthesis import Synthesizer
 from tiny import (
