@@ -13,7 +13,7 @@ _number = count()
 
 @pytest.fixture(scope='session', autouse=True)
 def quick_runners():
-    """Leave out what nobody reads: each takes as long as a short training."""
+    """Leave out what nobody reads: it takes longer than a short training."""
     with pytest.MonkeyPatch.context() as patch:
         # Configs, laid out for every log and checkpoint, and the environment.
         patch.setattr('mmengine.config.config.FormatCode',

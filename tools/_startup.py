@@ -106,7 +106,9 @@ def run(main: Callable[[], None],
 
 
 def _message(error: Exception) -> str:
-    text = str(error)
+    # The text of a KeyError is its argument in quotation marks.
+    quoted = isinstance(error, KeyError) and error.args
+    text = str(error.args[0] if quoted else error)
     if 'Original Traceback' in text:
         # torch puts the trace of a data loader's worker into the message.
         text = text.rpartition(f'{type(error).__name__}: ')[2].strip()

@@ -14,8 +14,8 @@ from _options import read_config
 from _startup import imports, run
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ('mmseg_semflow', 'torch', 'mmengine', 'mmcv', 'mmsegmentation',
-            'diffusers', 'transformers')
+PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'diffusers',
+            'transformers')
 NUM_SAMPLES = 3
 NUM_SHOWN = 5
 
@@ -79,6 +79,7 @@ def main() -> None:
         import torch
         from mmengine.runner import Runner, load_checkpoint
 
+        import mmseg_semflow
         from mmseg_semflow.apis import SemFlowInferencer
         from mmseg_semflow.files import write_bytes
         cfg = read_config(args.config)
@@ -116,6 +117,7 @@ def main() -> None:
         threads=torch.get_num_threads(),
         versions=dict(
             python=platform.python_version(),
+            mmseg_semflow=mmseg_semflow.__version__,
             **{name: version(name)
                for name in PACKAGES}))
     (work_dir / 'results.json').write_text(json.dumps(results, indent=2) + '\n')

@@ -245,7 +245,7 @@ def _state_factor(optimizer: dict) -> float:
 
 
 def count_flops(cfg: Config, size: Optional[Size] = None) -> Dict[str, int]:
-    """Count the floating point operations that the model needs for an image.
+    """Count the floating point operations that the model needs per image.
 
     A multiplication and an addition are two. These are the model's: what
     gradient checkpointing computes again is not counted, nor what is not a

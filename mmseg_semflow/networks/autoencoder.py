@@ -33,7 +33,7 @@ class LatentGaussian:
         return [LatentGaussian(mean, std) for mean, std in pairs]
 
     def sample(self) -> Tensor:
-        """Draw a latent, shape (B, C, h, w)."""
+        """Sample a latent, shape (B, C, h, w)."""
         return self.mean + self.std * torch.randn_like(self.mean)
 
 
@@ -53,7 +53,7 @@ class FrozenAutoencoder(BaseModule):
     :meth:`decode` like that; nothing else knows the scale.
 
     Args:
-        factor (int): Pixels a latent cell, along each side.
+        factor (int): Pixels per latent cell, along each side.
         latent_channels (int): Number of channels C of the latents.
     """
 

@@ -46,7 +46,7 @@ def build_scheduler(name: str, **settings) -> 'SchedulerMixin':
             and issubclass(scheduler, diffusers.SchedulerMixin)):
         raise ValueError(
             f'diffusers {diffusers.__version__} has no scheduler {name!r}, or '
-            'not without a package that is missing; it has for example '
+            'it needs a package that is missing; there are for example '
             "'DDIMScheduler' and 'DDPMScheduler'")
     known = inspect.signature(scheduler.__init__).parameters
     if ('beta_schedule' not in known or 'Inverse' in name
@@ -91,7 +91,7 @@ def steps_of(scheduler: 'SchedulerMixin', num_steps: int,
     if len(timesteps) != num_steps:
         raise ValueError(
             f'{type(scheduler).__name__} takes {len(timesteps)} network calls '
-            f'for num_steps={num_steps}: one call a step is needed')
+            f'for num_steps={num_steps}: it must take one per step')
     ends = torch.cat([timesteps[1:], timesteps.new_tensor([-1])])
     yield from zip(timesteps, ends, strict=True)
 
@@ -107,7 +107,7 @@ def denoise(scheduler: 'SchedulerMixin', predicted: Tensor, timestep: Tensor,
         timestep (Tensor): The timestep at hand, a scalar.
         next_timestep (Tensor): The one that it leads to, a scalar.
         sample (Tensor): The noisy latent there, shape (B, C, h, w).
-        generators (Sequence[torch.Generator], optional): One a sample.
+        generators (Sequence[torch.Generator], optional): One per sample.
 
     Returns:
         Tensor: The latent at the next timestep, shape (B, C, h, w).

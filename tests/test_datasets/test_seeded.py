@@ -11,8 +11,12 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
-from mmseg_semflow.datasets import SeededDataset, SeededSampler, seeded
-from mmseg_semflow.datasets import UnreadableImageError
+from mmseg_semflow.datasets import (
+    SeededDataset,
+    SeededSampler,
+    UnreadableImageError,
+    seeded,
+)
 from tiny import META, TEST_PIPELINE, runner_cfg, train_pipeline
 
 

@@ -194,7 +194,7 @@ def test_on_a_gpu_it_is_mmengines(model, _on_a_gpu, dtype, expected, use_fsdp):
 @pytest.mark.parametrize('kind, sharded', [
     ('AutocastOptimWrapper', True), ('OptimWrapper', None)])
 def test_fsdp_shards_the_scaler(model, _on_a_gpu, monkeypatch, kind, sharded):
-    """mmengine's strategy asks its own wrapper alone to do so."""
+    """Of itself mmengine's strategy asks its own wrapper alone."""
     monkeypatch.setattr(
         FSDPStrategy, 'build_optim_wrapper',
         lambda self, cfg, model: build(model, cfg.pop('type'), **cfg))

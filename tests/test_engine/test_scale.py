@@ -16,12 +16,15 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import CheckpointLoader, Runner
-from torch.multiprocessing import ProcessRaisedException, start_processes
+from torch.multiprocessing import start_processes
 
 from tiny import UNET, VAE
 
-pytestmark = pytest.mark.skipif(
-    torch.cuda.is_available(), reason='trains in two processes on the CPU')
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(
+        torch.cuda.is_available(), reason='trains in two processes on the CPU')
+]
 ROOT = Path(__file__).parents[2]
 CONFIG = f'''
 _base_ = '{ROOT}/configs/NAME.py'
@@ -155,10 +158,3 @@ def test_deepspeed_equals_the_doubled_batch(folder, expected):
     assert_same(
         get_fp32_state_dict_from_zero_checkpoint(
             folder / 'zero', tag='iter_10.pth'), expected)
-
-
-def test_synthesis_is_not_evaluated_on_shards(folder):
-    hooks = [dict(type='SynthesisEvalHook', metrics=[])]
-    with pytest.raises(ProcessRaisedException, match='that FSDP shards: leave'):
-        train(folder, 'semflow_cityscapes_fsdp', 2, 'hook',
-              {**FLOAT32, 'custom_hooks': hooks})

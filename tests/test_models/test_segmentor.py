@@ -1,12 +1,20 @@
+import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import Compose
 from mmengine.model import BaseTTAModel
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from tiny import CODEC, segmentor_cfg, training_data
+from tiny import (
+    CODEC,
+    segmentor_cfg,
+    train_pipeline,
+    training_data,
+    transforms_pipeline,
+)
 
 
 def build(test_cfg=None, **kwargs):
@@ -18,46 +26,130 @@ def sample(size, **meta):
         metainfo=dict(img_shape=size, **{'ori_shape': size, **meta}))
 
 
-def test_preprocessor_scales_both_to_the_same_range():
+def read_pairs(folder, pipeline):
+    """Pass the training pairs through a pipeline, as a batch."""
+    load = Compose(pipeline)
+    items = [
+        load(
+            dict(
+                img_path=str(image),
+                seg_map_path=str(folder / f'ann_dir/train/{image.stem}.png'),
+                reduce_zero_label=False,
+                seg_fields=[]))
+        for image in sorted((folder / 'img_dir/train').iterdir())
+    ]
+    return {key: [item[key] for item in items] for key in items[0]}
+
+
+def seen_by_the_loss(model, data, monkeypatch):
+    """Images, pseudo masks and labels that the model is trained on."""
+    seen = []
+    monkeypatch.setattr(model.semflow, 'loss', lambda *args: seen.extend(args))
+    model(**model.data_preprocessor(data, True), mode='loss')
+    return seen
+
+
+def test_images_are_rgb_and_scaled(monkeypatch):
     model = build()
     data = training_data()
+    pictures = torch.stack(data['inputs'])
+    images, _, labels = seen_by_the_loss(model, data, monkeypatch)
+    torch.testing.assert_close(images, pictures.flip(1).float() / 127.5 - 1)
+    assert torch.equal(labels, torch.cat([
+        sample.gt_sem_seg.data for sample in data['data_samples']]))
+
+
+def test_pseudo_masks_of_the_pipeline_are_scaled(monkeypatch):
+    model = build()
+    data = training_data(codec=CODEC)
     levels = [s.gt_pseudo_mask.data.clone() for s in data['data_samples']]
-    images = [image.clone() for image in data['inputs']]
-    out = model.data_preprocessor(data, True)
-    torch.testing.assert_close(out['inputs'][0],
-                               images[0].flip(0).float() / 127.5 - 1)
-    torch.testing.assert_close(out['data_samples'][1].gt_pseudo_mask.data,
-                               levels[1] / 127.5 - 1)
+    _, found, _ = seen_by_the_loss(model, data, monkeypatch)
+    torch.testing.assert_close(found, torch.stack(levels) / 127.5 - 1)
 
 
-def test_padding_in_training_is_void():
-    cfg = segmentor_cfg()
+@pytest.mark.parametrize('amplitude', [0, 6])
+@pytest.mark.parametrize('codec', [None, CODEC], ids=['stock', 'transforms'])
+def test_padding_in_training_is_void(codec, amplitude, monkeypatch):
+    cfg = segmentor_cfg(codec=dict(CODEC, amplitude=amplitude))
     cfg['data_preprocessor']['size'] = (26, 40)
     model = MODELS.build(cfg)
-    data = model.data_preprocessor(training_data(), True)
-    for item in data['data_samples']:
-        colors = item.gt_pseudo_mask.data
-        assert colors.shape == (3, 26, 40)
-        void = torch.tensor(CODEC['void_color']) / 127.5 - 1
-        padded = item.gt_sem_seg.data[0] == 255
-        assert padded.sum() == 26 * 40 - 24 * 32
-        assert (colors[:, padded] == void[:, None]).all()
-        labels = model.semflow.codec.decode(colors[None])[0]
-        assert torch.equal(labels[~padded], item.gt_sem_seg.data[0][~padded])
+    codec = codec and dict(codec, amplitude=amplitude)
+    _, colors, labels = seen_by_the_loss(
+        model, training_data(codec=codec), monkeypatch)
+    assert colors.shape == (2, 3, 26, 40)
+    padded = torch.ones(26, 40, dtype=torch.bool)
+    padded[:24, :32] = False
+    assert torch.equal(labels == 255, padded.expand(2, -1, -1))
+    void = torch.tensor(CODEC['void_color']) / 127.5 - 1
+    error = (colors[..., padded] - void[:, None]).abs().max() * 127.5
+    # By the transforms what is padded is not perturbed.
+    assert error <= (1e-4 if codec or not amplitude else amplitude + 1e-4)
+    decoded = model.semflow.codec.decode(colors)
+    assert torch.equal(decoded[:, ~padded], labels[:, ~padded])
 
 
-def test_loss_is_that_of_the_model():
-    model = build()
-    data = model.data_preprocessor(training_data(), True)
+@pytest.mark.parametrize('codec', [None, CODEC], ids=['stock', 'transforms'])
+def test_loss_is_that_of_the_model(codec):
+    model = build(codec=dict(CODEC, amplitude=0.))
+    codec = codec and dict(codec, amplitude=0.)
+    data = model.data_preprocessor(training_data(codec=codec), True)
+    labels = torch.cat([s.gt_sem_seg.data for s in data['data_samples']])
+    of_model = model.semflow.codec
     torch.manual_seed(3)
     found = model(**data, mode='loss')
     torch.manual_seed(3)
     expected = model.semflow.loss(
-        data['inputs'],
-        torch.stack([s.gt_pseudo_mask.data for s in data['data_samples']]),
-        torch.cat([s.gt_sem_seg.data for s in data['data_samples']]))
+        data['inputs'], of_model.normalize(of_model.encode(labels)), labels)
     assert found.keys() == expected.keys() == {'loss_flow'}
     assert torch.equal(found['loss_flow'], expected['loss_flow'])
+
+
+def test_both_pipelines_are_one_training_without_perturbation(street):
+    codec = dict(CODEC, amplitude=0)
+    model = build(codec=codec, losses=[
+        dict(type='MatchingLoss', ignore_void=True), dict(type='OneStepMapLoss')])
+    losses = []
+    for pipeline in (train_pipeline(flip=1.), transforms_pipeline(codec, flip=1.)):
+        data = model.data_preprocessor(read_pairs(street, pipeline), True)
+        torch.manual_seed(3)
+        losses.append(model(**data, mode='loss'))
+    assert losses[0] == losses[1]
+    assert losses[0].keys() == {'loss_flow', 'loss_one_step'}
+
+
+@pytest.mark.parametrize('pipeline', [train_pipeline(), transforms_pipeline()],
+                         ids=['stock', 'transforms'])
+def test_both_pipelines_draw_from_one_distribution(street, pipeline, monkeypatch):
+    model = build()
+    _, found, labels = seen_by_the_loss(
+        model, read_pairs(street, pipeline), monkeypatch)
+    codec = model.semflow.codec
+    noise = (found + 1) * 127.5 - codec.encode(labels)
+    assert noise.abs().max() <= 6.001
+    # The Kolmogorov bound at 13824 draws for a probability of 1e-6.
+    assert noise.numel() == 13824
+    grid = torch.linspace(-5.5, 5.5, 23)
+    empirical = (noise.flatten() <= grid[:, None]).float().mean(1)
+    assert (empirical - (grid + 6) / 12).abs().max() < 0.0229
+    assert noise.flatten(1).unique(dim=0).shape[0] == 6
+
+
+@pytest.mark.parametrize('pipeline', [train_pipeline(), transforms_pipeline()],
+                         ids=['stock', 'transforms'])
+def test_a_wrong_label_names_its_file(street, pipeline):
+    path = street / 'ann_dir/train/3.png'
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    labels[7, 9:11] = 5, 77
+    cv2.imwrite(str(path), labels)
+    with pytest.raises(ValueError, match=f'^{path} has the labels '
+                       r'\[5, 77\]: .* num_classes=5 or 255'):
+        build().data_preprocessor(read_pairs(street, pipeline), True)
+
+
+def test_labels_of_a_test_are_not_looked_at():
+    data = training_data()
+    data['data_samples'][0].gt_sem_seg.data[:] = 77
+    build().data_preprocessor(data, False)
 
 
 def test_predict_equals_the_argmax_of_resized_logits():
@@ -122,7 +214,7 @@ def test_one_window_equals_whole():
     torch.testing.assert_close(slide.encode_decode(inputs), expected)
 
 
-def test_time_augmentation_averages_flips(street):
+def test_time_augmentation_averages_flips():
     cfg = dict(type='SegTTAModel', module=segmentor_cfg())
     model = MODELS.build(cfg).eval()
     assert isinstance(model, BaseTTAModel)
@@ -156,16 +248,16 @@ def test_logits_survive_what_mmengine_does_to_data_samples():
 
 
 def test_memory_of_171_classes(monkeypatch):
-    """Below a tenth of the logits of all classes at 1024 x 2048."""
+    """Below a tenth of the logits of all classes at 512 x 1024."""
     codec = dict(num_classes=171, divisions=6, spacing=50)
     model = build(codec=codec)
     monkeypatch.setattr(model, 'predict_pseudo_mask', lambda inputs: inputs)
-    inputs = torch.rand(1, 3, 128, 256) * 2 - 1
-    shape = (1024, 2048)
+    inputs = torch.rand(1, 3, 64, 128) * 2 - 1
+    shape = (512, 1024)
     with torch.profiler.profile(
             activities=[torch.profiler.ProfilerActivity.CPU],
             profile_memory=True) as profile:
-        model.predict(inputs, [sample((128, 256), ori_shape=shape)])
+        model.predict(inputs, [sample((64, 128), ori_shape=shape)])
     level = peak = 0
     for event in profile.profiler.kineto_results.events():
         if event.name() == '[memory]':
@@ -221,16 +313,6 @@ def test_codecs_that_differ():
     model = build()
     other = training_data(codec=dict(CODEC, amplitude=3))
     data = model.data_preprocessor(other, True)
-    with pytest.raises(
-            ValueError, match="'amplitude': 3.* in the pipeline and .*: 6"):
-        model(**data, mode='loss')
-
-
-def test_a_pipeline_without_pseudo_masks():
-    model = build()
-    data = training_data()
-    for item in data['data_samples']:
-        del item.gt_pseudo_mask
-    data = model.data_preprocessor(data, True)
-    with pytest.raises(ValueError, match='must end with GeneratePseudoMask'):
+    with pytest.raises(ValueError, match="by the codec of the model, .*: 6.*, but "
+                       "the data were made by .*'amplitude': 3"):
         model(**data, mode='loss')

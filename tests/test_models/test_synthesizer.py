@@ -1,4 +1,4 @@
-"""Reproducible drawing of images."""
+"""Reproducible synthesis of images."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmseg_semflow.flow import PseudoMaskCodec, uniform_times
-from mmseg_semflow.models import Synthesizer
-from mmseg_semflow.synthesis.synthesizer import to_uint8
-from tiny import CODEC, semflow_cfg
+from mmseg_semflow.pixels import to_uint8
+from mmseg_semflow.synthesis import Synthesizer
+from tiny import CODEC, process_cfg, semflow_cfg
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def semflow():
     torch.manual_seed(1)
     model = MODELS.build(semflow_cfg()).eval()
     # A fresh UNet ends in small numbers: make its velocities matter.
-    nn.init.normal_(model.velocity_net.unet.conv_out.weight, std=0.3)
+    nn.init.normal_(model.network.unet.conv_out.weight, std=0.3)
     return model
 
 
@@ -32,6 +32,54 @@ def test_same_seed_same_bytes_whatever_else_is_drawn(semflow):
     synthesizer = Synthesizer(semflow, 3, num_samples=4)
     for mask, expected in reversed(list(zip(masks, first, strict=True))):
         assert torch.equal(synthesizer(mask)[:2], expected)
+
+
+def requests():
+    """Masks of two sizes in turns and at length, and which sample of each."""
+    masks = [labels(), labels(16, 8), labels(seed=1), labels(seed=2),
+             labels(seed=3), labels(seed=4), labels(seed=5), labels(16, 8, 1)]
+    return [(mask, place % 2) for place, mask in enumerate(masks)]
+
+
+def test_the_same_bytes_whatever_is_asked_for_at_once(semflow):
+    synthesizer = Synthesizer(semflow, 2)
+    wanted = requests()
+    together = synthesizer.synthesize(wanted)
+    assert len(together) == len(wanted)
+    for request, image in zip(wanted, together, strict=True):
+        alone, = synthesizer.synthesize([request])
+        assert torch.equal(image, alone)
+    assert synthesizer.synthesize([]) == []
+
+
+@pytest.mark.parametrize('name, solver', [
+    ('semflow', 'euler'), ('symmflow', 'heun'), ('bbdm', 'bridge')])
+def test_batches_change_images_by_rounding_alone(name, solver):
+    """At most a level in a value of a thousand; all in their order."""
+    torch.manual_seed(1)
+    model = MODELS.build(semflow_cfg(**process_cfg(name))).eval()
+    nn.init.normal_(model.network.unet.conv_out.weight, std=0.1)
+    wanted = requests()
+    sizes, decode = [], model.autoencoder.decode
+    model.autoencoder.decode = lambda z: (sizes.append(len(z)), decode(z))[1]
+    single = Synthesizer(model, 3, solver).synthesize(wanted)
+    assert sizes == [1] * 8
+    sizes.clear()
+    batched = Synthesizer(model, 3, solver, batch_size=4).synthesize(wanted)
+    # Neighbours of one size share a batch.
+    assert sizes == [1, 1, 4, 1, 1]
+    assert len(batched) == len(single)
+    for a, b in zip(batched, single, strict=True):
+        assert a.dtype == torch.uint8 and a.shape == b.shape
+        difference = (a.int() - b.int()).abs()
+        assert difference.max() <= 1
+        assert difference.sum() <= max(1, 1e-3 * difference.numel())
+    assert len({image.numpy().tobytes() for image in batched}) == 8
+
+
+def test_settings_name_a_batch_that_changes_bytes(semflow):
+    assert 'batch_size' not in Synthesizer(semflow, 3).settings
+    assert Synthesizer(semflow, 3, batch_size=4).settings['batch_size'] == 4
 
 
 def test_another_seed_or_number_is_another_image(semflow):
@@ -68,11 +116,12 @@ def test_odd_sizes_are_padded_and_cropped(semflow):
     assert torch.equal(synthesizer(labels(9, 13))[0], expected)
 
 
-def test_draw_is_the_reverse_flow_of_the_perturbed_mask(semflow):
+def test_it_is_the_reverse_flow_of_the_perturbed_mask(semflow):
     synthesizer = Synthesizer(semflow, 4, 'heun', seed=3)
     expected = semflow.transport(
         synthesizer.perturbed(labels(), 2), uniform_times(4, 1., 0.), 'heun')
-    assert torch.equal(synthesizer.draw(labels(), 2), to_uint8(expected)[0])
+    assert torch.equal(synthesizer.synthesize([(labels(), 2)])[0],
+                       to_uint8(expected)[0])
 
 
 def test_one_tile_equals_none_and_more_tiles_fit_together(semflow):
@@ -104,17 +153,17 @@ def test_evaluate_gives_what_metrics_compare(semflow):
     small = found['gt_label_map']
     assert small.shape == (8, 12)
     samples = synthesizer(small)
-    assert torch.equal(found['samples'], samples.flip(1))
-    assert torch.equal(found['fake_img'], samples[0].flip(0))
-    assert torch.equal(found['gt_img'], image.flip(0))
+    assert torch.equal(found['samples'], samples)
+    assert torch.equal(found['fake_img'], samples[0])
+    assert torch.equal(found['gt_img'], image)
     codec = semflow.codec
     of_samples = semflow.image_to_mask(codec.normalize(samples.float()), 1)
     assert torch.equal(found['sample_label_maps'], codec.decode(of_samples))
     there = semflow.image_to_mask(codec.normalize(image[None].float()), 3)
     back = to_uint8(semflow.mask_to_image(there, 3))[0]
-    assert torch.equal(found['round_trip_img'], back.flip(0))
-    through_labels = synthesizer.draw(codec.decode(there)[0], 0)
-    assert torch.equal(found['label_round_trip_img'], through_labels.flip(0))
+    assert torch.equal(found['round_trip_img'], back)
+    through_labels, = synthesizer.synthesize([(codec.decode(there)[0], 0)])
+    assert torch.equal(found['label_round_trip_img'], through_labels)
 
 
 def test_an_exact_flow_makes_the_round_trip(semflow):
@@ -122,14 +171,14 @@ def test_an_exact_flow_makes_the_round_trip(semflow):
 
     class Constant(nn.Module):
 
-        def forward(self, zt, t):
+        def forward(self, zt, t, condition=None):
             return torch.full_like(zt, 0.2)
 
-    semflow.velocity_net = Constant()
+    semflow.network = Constant()
     image = torch.randint(10, 200, (3, 8, 12), dtype=torch.uint8)
     found = Synthesizer(
         semflow, 5, round_trip=True).evaluate(image, labels(8, 12))
-    assert torch.equal(found['round_trip_img'], image.flip(0))
+    assert torch.equal(found['round_trip_img'], image)
 
 
 @pytest.mark.parametrize('kwargs, message', [
@@ -145,6 +194,10 @@ def test_an_exact_flow_makes_the_round_trip(semflow):
     (dict(tile_stride=(8, 8)), 'needs a tile_size'),
     (dict(tile_size=(8, 8), tile_stride=(10, 8)), 'must not exceed'),
     (dict(tile_size=(7, 8)), r'tile_size must .* 2, but got \(7, 8\)'),
+    (dict(batch_size=0), 'batch_size must be an integer >= 1, but got 0'),
+    (dict(batch_size=2.), 'batch_size must be an integer >= 1, but got 2.0'),
+    (dict(batch_size=2, solver='dopri5'),
+     "batch_size must be 1 for 'dopri5', which chooses its steps .* got 2"),
     (dict(dtype='float8'), "dtype must be None or 'bfloat16', but got 'float8'"),
 ])
 def test_wrong_settings(semflow, kwargs, message):
@@ -153,7 +206,7 @@ def test_wrong_settings(semflow, kwargs, message):
 
 
 def test_unknown_label(semflow):
-    with pytest.raises(ValueError, match=r'labels must be in \[0, 5\) or 255'):
+    with pytest.raises(ValueError, match=r'labels must be below num_classes=5 or 255'):
         Synthesizer(semflow)(labels() + 3)
 
 

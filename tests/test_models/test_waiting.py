@@ -11,15 +11,12 @@ from mmseg.registry import MODELS
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_semflow.models.data_preprocessor import pin
-from tiny import VAE, segmentor_cfg, training_data
+from tiny import CODEC, VAE, network_cfg, process_cfg, segmentor_cfg, training_data
 
 KL = dict(
     autoencoder=dict(type='KLAutoencoder', vae=VAE),
-    velocity_net=dict(
-        segmentor_cfg()['semflow']['velocity_net'],
-        end_std=(1., 2.),
-        gradient_checkpointing=True))
-KL['velocity_net']['unet'].update(in_channels=4, out_channels=4)
+    network=network_cfg(channels=4, gradient_checkpointing=True),
+    wrappers=[dict(type='EndStdPreconditioning', end_std=(1., 2.))])
 WAITING = ('_local_scalar_dense', 'nonzero', 'masked_select', '_unique2',
            'lift_fresh', 'equal', 'index_put_impl_')
 
@@ -30,24 +27,37 @@ class Waits(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.found = []
+        self.on_device = True
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.name().split('::')[1].split('.')[0]
-        if name in WAITING:
+        if name in WAITING and self.on_device:
             self.found.append(name)
         return func(*args, **(kwargs or {}))
 
+    def but_for(self, function):
+        """Pass over what a function does, on the CPU."""
 
-def waits(padded=False, clip_grad=None, **kwargs):
+        def apart(*args):
+            self.on_device = False
+            function(*args)
+            self.on_device = True
+
+        return apart
+
+
+def waits(padded=False, clip_grad=None, codec=None, **kwargs):
     cfg = segmentor_cfg(**kwargs)
     if padded:
         cfg['data_preprocessor']['size'] = (32, 40)
     model = MODELS.build(cfg).train()
     wrapper = OptimWrapper(
-        torch.optim.SGD(model.semflow.velocity_net.parameters(), lr=.1),
+        torch.optim.SGD(model.semflow.network.parameters(), lr=.1),
         clip_grad=clip_grad)
-    data = training_data()
+    data = training_data(codec=codec)
     with Waits() as mode:
+        preprocessor = model.data_preprocessor
+        preprocessor._check_labels = mode.but_for(preprocessor._check_labels)
         model.train_step(data, wrapper)
     return mode.found
 
@@ -55,12 +65,38 @@ def waits(padded=False, clip_grad=None, **kwargs):
 @pytest.mark.parametrize('kwargs', [
     {},
     dict(padded=True),
-    dict(ignore_void=True),
-    dict(start_fraction=0.5, one_step_loss=dict(class_weight=[1.] * 5)),
+    dict(codec=CODEC),
+    dict(codec=CODEC, padded=True),
+    dict(losses=[dict(type='MatchingLoss', ignore_void=True)]),
+    dict(
+        process=dict(type='RectifiedFlow', start_fraction=0.5),
+        losses=[
+            dict(type='MatchingLoss'),
+            dict(type='OneStepMapLoss', class_weight=[1.] * 5),
+            dict(type='OneStepImageLoss')
+        ]),
     KL,
-], ids=['plain', 'padded', 'void', 'one_step', 'kl'])
+    process_cfg('symmflow'),
+    process_cfg('bbdm_segmentor'),
+    process_cfg('dsm'),
+], ids=['plain', 'padded', 'transforms', 'transforms padded', 'void', 'one_step',
+        'kl', 'symmflow', 'bbdm', 'dsm'])
 def test_the_step_waits_for_nothing(kwargs):
     assert waits(**kwargs) == []
+
+
+def test_labels_are_looked_at_before_they_go_to_the_device(monkeypatch):
+    preprocessor = MODELS.build(segmentor_cfg()).data_preprocessor
+    order = []
+    for name in ('_check_labels', 'cast_data'):
+        method = getattr(preprocessor, name)
+        monkeypatch.setattr(
+            preprocessor, name,
+            lambda data, name=name, method=method:
+            (order.append(name), method(data))[1])
+    preprocessor(training_data(), True)
+    assert order[:2] == ['_check_labels', 'cast_data']
+    assert order.count('_check_labels') == 1
 
 
 def test_the_logged_norm_is_the_only_wait():
@@ -77,7 +113,7 @@ def test_what_waits_is_found():
 
 def test_batches_are_pinned(monkeypatch):
     monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda x: x.clone())
-    data = training_data()
+    data = training_data(codec=CODEC)
     pinned = pin(dict(data, other=('name', None)))
     assert pinned['other'] == ['name', None]
     for found, image in zip(pinned['inputs'], data['inputs'], strict=True):

@@ -32,7 +32,7 @@ class MaskTranslationDataPreProcessor(SemFlowGeneratorDataPreProcessor):
         self.one_hot = one_hot
 
     def forward(self, data: dict, training: bool = False) -> Dict[str, Any]:
-        """Normalize, pad and stack a batch.
+        """Normalise, pad and stack a batch.
 
         Args:
             data (dict): See :class:`SemFlowGeneratorDataPreProcessor`.
