@@ -1,31 +1,39 @@
 # make demo         train on the toy street, test, draw work_dirs/demo/gallery.png
 # make test         run the tests, two at a time
+# make test-process    those that start processes: commands, ranks, kill and resume
 # make test-browser test the web page in Chromium
 # make test-full-size  a step of each recipe at full size: minutes, 16 GB
-# make test-newest  run them against the newest diffusers and transformers
+# make test-oldest  run the core on the oldest versions that setup.py allows
 # make lint         run ruff
 # make benchmark    measure step, runner, inference and pipeline of the toy street
+# make mmcv-ops     build mmcv's operators into .venv, for models that call them
 #
-# All but test-newest share .venv, made once. PIP_FIND_LINKS may name a folder
-# with a ready wheel of mmcv; without one it is built from its source package.
+# All but test-oldest share .venv, made once, of the newest libraries that
+# constraints.txt allows.
 PYTHON ?= python3.11
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-EXTRAS ?= dev,metrics,demo,mmagic,mmdet
-NEWEST := .venv-newest
+EXTRAS ?= dev,metrics,demo,comparison
+OLDEST := .venv-oldest
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PARALLEL := -n 2 --dist worksteal
 
-.PHONY: demo test test-browser test-full-size test-newest lint benchmark
+.PHONY: demo test test-process test-browser test-full-size test-oldest lint \
+    benchmark mmcv-ops
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST) $(PARALLEL) -m 'not browser and not full_size and not process'
+
+test-process: $(VENV)/installed
+	$(PYTEST) $(PARALLEL) -m process
 
 test-browser: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
+	$(PYTEST) -m browser
 
 test-full-size: $(VENV)/installed
 	$(BIN)/python -m pytest -m full_size
@@ -36,33 +44,32 @@ lint: $(VENV)/installed
 benchmark: $(VENV)/installed
 	$(BIN)/python tools/benchmark.py configs/semflow_toy.py
 
-test-newest: $(NEWEST)/constraints.txt
-	@rm -f $(NEWEST)/installed
-	$(MAKE) test VENV=$(NEWEST) CONSTRAINTS=$< \
-	    UPGRADE='-U --upgrade-strategy eager' EXTRAS=dev,metrics
+test-oldest: $(OLDEST)/constraints.txt
+	$(MAKE) test VENV=$(OLDEST) CONSTRAINTS=$< EXTRAS=dev,metrics
 
-$(NEWEST)/constraints.txt: constraints.txt
+# Every lower bound of setup.py as a pin. diffusers 0.28 imports a function that
+# huggingface-hub 0.26 removed, and states no bound.
+$(OLDEST)/constraints.txt: setup.py constraints.txt
 	@mkdir -p $(@D)
-	grep -vE '^(diffusers|transformers|huggingface-hub)==' $< > $@
+	grep '^torch==' constraints.txt > $@
+	grep -oE "'[a-zA-Z0-9_-]+>=[0-9.]+" setup.py | grep -v "'torch>" | \
+	    sed "s/^'//; s/>=/==/" | sort -u >> $@
+	echo 'mmcv-lite==2.0.0' >> $@
+	echo 'huggingface-hub<0.26' >> $@
 
-$(VENV)/installed: setup.py $(CONSTRAINTS) $(VENV)/mmcv-installed
-	@echo '== installing the plugin and what it requires'
-	$(PIP) install -q $(UPGRADE) -c $(CONSTRAINTS) --no-build-isolation \
-	    --config-settings editable_mode=compat -e '.[$(EXTRAS)]'
-	case $(EXTRAS) in *mmagic*) \
-	    $(PIP) install -q -c $(CONSTRAINTS) --no-deps mmagic;; esac
-	@touch $@
-
-# mmcv's CPU operators are enough on a GPU host too: the plugin uses none, and
-# with the GPUs hidden the build needs no CUDA toolkit.
-$(VENV)/mmcv-installed: $(CONSTRAINTS)
+# mmcv-lite needs no build, and no operator of mmcv is called by the plugin.
+$(VENV)/installed: setup.py $(CONSTRAINTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo '== installing torch'
-	$(PIP) install -q -c $(CONSTRAINTS) setuptools wheel ninja psutil torch
-	@echo '== installing mmcv: without a ready wheel it is built from source,'
-	@echo '   which takes 5 minutes on 2 cores'
-	@(while sleep 20; do echo "   still building, $$(date +%T)"; done) & \
-	    clock=$$!; trap "kill $$clock" EXIT; \
-	    CFLAGS=-g0 CUDA_VISIBLE_DEVICES= FORCE_CUDA=0 MMCV_WITH_OPS=1 \
-	    $(PIP) install -q -c $(CONSTRAINTS) --no-build-isolation mmcv
+	@echo '== installing the plugin and what it requires'
+	$(PIP) install -q -c $(CONSTRAINTS) mmcv-lite \
+	    --config-settings editable_mode=compat -e '.[$(EXTRAS)]'
+	case $(EXTRAS) in *mmagic*|*comparison*) \
+	    $(PIP) install -q --no-deps mmagic;; esac
 	@touch $@
+
+# CPU operators serve a GPU host without a CUDA toolkit: CUDA_VISIBLE_DEVICES=
+mmcv-ops: $(VENV)/installed
+	$(PIP) uninstall -q -y mmcv-lite mmcv
+	$(PIP) install -q wheel ninja psutil
+	CFLAGS=-g0 $(PIP) install -v -c $(CONSTRAINTS) --no-build-isolation \
+	    --no-deps --no-binary mmcv mmcv

@@ -6,6 +6,14 @@ here = Path(__file__).parent
 version = {}
 exec((here / 'mmseg_semflow/version.py').read_text(), version)
 
+# What mmagic 1.2.0 imports. Its own list of requirements names many more, some
+# without wheels, so it is installed by `pip install --no-deps mmagic`.
+MMAGIC = [
+    'click', 'imageio', 'pandas', 'resize-right', 'albumentations',
+    'controlnet_aux', 'lpips>=0.1.4', 'einops', 'torchvision'
+]
+MMDET = ['mmdet>=3.3,<4']
+
 setup(
     name='mmseg_semflow',
     version=version['__version__'],
@@ -16,19 +24,26 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['mmseg_semflow', 'mmseg_semflow.*']),
     python_requires='>=3.10',
+    classifiers=[
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+    ],
+    # `make test-oldest` runs on every lower bound but torch's, beside the torch
+    # of constraints.txt. mmcv comes as mmcv or as mmcv-lite, of which
+    # mmsegmentation requires neither either.
     install_requires=[
         # Names an allowed global by its module, for checkpoints.
         'torch>=2.6',
         'torchdiffeq>=0.2.5',
-        'mmengine>=0.10.4,<1.0',
-        'mmcv>=2.0.0,<2.2.0',
+        'mmengine>=0.10.6,<1.0',
         'mmsegmentation>=1.2.2,<2.0',
-        'diffusers>=0.28',
-        'transformers>=4.41',
-        'safetensors',
-        'matplotlib',
-        'pillow',
-        'numpy>=1.25',
+        'diffusers>=0.28.0',
+        'transformers>=4.41.0',
+        'safetensors>=0.4.3',
+        'matplotlib>=3.8.0',
+        'pillow>=10.0.0',
+        'numpy>=1.25.0',
         'packaging',
         # Imported by mmsegmentation 1.2.2, which does not require them.
         'ftfy',
@@ -39,24 +54,17 @@ setup(
     extras_require=dict(
         dev=['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'playwright'],
         # FID, KID, LPIPS.
-        metrics=['torchmetrics>=1.3', 'torch-fidelity>=0.3', 'lpips>=0.1.4',
+        metrics=['torchmetrics>=1.5.0', 'torch-fidelity>=0.4.0', 'lpips>=0.1.4',
                  'torchvision'],
-        # The web page. Later releases of gradio want another huggingface_hub
-        # than mmagic, this one wants these of its own requirements.
-        demo=['gradio>=4.44,<5', 'fastapi<0.116', 'starlette<0.42',
-              'pydantic<2.11'],
-        # MaskFormer, among the compared methods.
-        mmdet=['mmdet>=3.1,<4'],
+        # The web page.
+        demo=['gradio>=6.0.0'],
+        # The generator as a model of mmagic.
+        mmagic=MMAGIC,
+        # The GANs and the comparison of methods, MaskFormer among them.
+        comparison=MMAGIC + MMDET,
+        mmdet=MMDET,
         # ZeRO. mmengine 0.10.7 trains with 0.16.9 and fails with 0.19.8; what
         # lies between was not tried.
         deepspeed=['deepspeed>=0.16.9,<0.19'],
-        # What mmagic 1.2.0 imports. Its own list of requirements names many
-        # more, some without wheels: `pip install --no-deps mmagic==1.2.0`.
-        mmagic=[
-            'diffusers>=0.28,<0.29', 'huggingface_hub<0.26',
-            'transformers<4.47', 'numpy<2', 'opencv-python<4.12', 'click',
-            'imageio', 'pandas', 'resize-right', 'albumentations',
-            'controlnet_aux', 'lpips', 'einops', 'torchvision'
-        ],
     ),
 )

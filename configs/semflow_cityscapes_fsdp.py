@@ -1,17 +1,1 @@
-# semflow_cityscapes.py with the UNet, its gradients and AdamW's moments sharded
-# over the GPUs; the checkpoints are those of one process.
-#   tools/dist_train.sh configs/semflow_cityscapes_fsdp.py 8
-_base_ = './semflow_cityscapes.py'
-# It draws with the whole network, on each rank as many images as are its share.
-custom_hooks = [
-    hook for hook in _base_.custom_hooks
-    if hook['type'] != 'SynthesisEvalHook'
-]
-runner_type = 'FlexibleRunner'
-strategy = dict(
-    type='PartialFSDPStrategy',
-    model_wrapper=dict(
-        type='MMFullyShardedDataParallel',
-        auto_wrap_policy='wrap_unet_blocks',
-        # Frozen, and called by its encode and decode.
-        ignored_modules=['semflow.autoencoder']))
+_base_ = './semflow/semflow_sd15_8xb32-8k_cityscapes-512x1024_fsdp.py'

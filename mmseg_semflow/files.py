@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Union
+from typing import Iterator, Union
 
 PARTIAL = '.partial'
 
@@ -13,7 +15,9 @@ def write_bytes(path: Union[str, Path], data: bytes) -> None:
 
     What is under the final name is whole at any moment, after a power failure
     too. A process that is killed leaves at most ``<name>.partial``, which the
-    next writing of the file replaces.
+    next writing of the file replaces. Ranks of one training may write one file
+    at the same time, as mmengine lets all of them write the figures of a test:
+    the last one stays.
 
     Args:
         path (str | Path): The file; its folder is made where it is missing.
@@ -24,7 +28,9 @@ def write_bytes(path: Union[str, Path], data: bytes) -> None:
             full; an older file of this name stays.
     """
     path = Path(path)
-    partial = path.with_name(path.name + PARTIAL)
+    rank = os.environ.get('RANK', '0')
+    partial = path.with_name(
+        path.name + (PARTIAL if rank == '0' else f'.{rank}{PARTIAL}'))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, 'wb') as file:
@@ -43,6 +49,41 @@ def write_bytes(path: Union[str, Path], data: bytes) -> None:
                 'written is left, and files written before are whole'
             ) from error
         raise
+
+
+@contextmanager
+def written_whole(path: Union[str, Path],
+                  overwrite: bool = False) -> Iterator[Path]:
+    """Let a file or a folder appear only once it is complete.
+
+    For what is more than one file, or too large for :func:`write_bytes`. What
+    is under the final name is whole whenever the process is killed, but unlike
+    there a power failure may spoil it.
+
+    Args:
+        path (str | Path): Where it is to be; the folder around it is made
+            where it is missing.
+        overwrite (bool): Whether to replace what is there. Defaults to False;
+            an empty folder is replaced in any case.
+
+    Yields:
+        Path: A temporary path on the same disk to write to.
+
+    Raises:
+        FileExistsError: If there is something that is not to be replaced.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite and not (
+            path.is_dir() and not os.listdir(path)):
+        raise FileExistsError(f'{path} is there already')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=f'.{path.name}.') as scratch:
+        new = Path(scratch) / 'new'
+        yield new
+        if overwrite and path.is_dir():
+            path.rename(Path(scratch) / 'old')
+        os.replace(new, path)
 
 
 def _free(folder: Path) -> str:

@@ -26,10 +26,10 @@ def paint(label_map: Tensor, palette: Sequence[Sequence[int]]) -> Tensor:
     Returns:
         Tensor: RGB, uint8, shape (H, W, 3), on the CPU.
     """
-    colors = torch.zeros(256, 3, dtype=torch.uint8)
-    colors[:len(palette)] = torch.tensor(
+    colours = torch.zeros(256, 3, dtype=torch.uint8)
+    colours[:len(palette)] = torch.tensor(
         palette, dtype=torch.uint8).reshape(-1, 3)
-    return colors[label_map.cpu().long()]
+    return colours[label_map.cpu().long()]
 
 
 def to_uint8(pixels: Tensor) -> Tensor:

@@ -1,14 +1,15 @@
 """Fixtures that the tests share."""
 
+import gc
 import os
 
 # Before torch is loaded: two threads beside another process stall each other.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+import mmengine.config.config  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from mmengine.config import config  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 
 # As configs do: mmengine then reads checkpoints safely and writes them whole.
@@ -16,8 +17,10 @@ import mmseg_semflow  # noqa: E402, F401
 import mmseg_semflow.runtime  # noqa: E402, F401
 from tiny import write_street  # noqa: E402
 
-# Every runner lays out the text of its config three times: a second of yapf.
-config.FormatCode = lambda text, **kwargs: (text, True)
+# Every Runner has yapf format its config, several times and for longer than it
+# trains; every dataset of mmengine collects garbage, of which modules are none.
+mmengine.config.config.FormatCode = lambda text, **_: (text, True)
+gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, TRANSFORMS
 
+from mmseg_semflow.flow import perturb
 from mmseg_semflow.networks.autoencoder import LatentGaussian
 
 
@@ -25,21 +26,29 @@ class SeedByFile:
         return results
 
 
+def generator_of(tensor):
+    return torch.Generator().manual_seed(
+        zlib.crc32(tensor.float().numpy().tobytes()))
+
+
 @HOOKS.register_module()
 class DrawByImage(Hook):
-    """Draw t and the noise of the image's latent by the image."""
+    """Draw the noise of both latents and t by the image and its labels."""
 
     def before_train(self, runner):
         semflow = getattr(runner.model, 'module', runner.model).semflow
-        loss, generators = semflow.loss, []
+        loss, codec, generators = semflow.loss, semflow.codec, []
 
         def loss_of_images(images, *rest):
-            generators[:] = [
-                torch.Generator().manual_seed(
-                    zlib.crc32(image.float().numpy().tobytes()))
-                for image in images
-            ]
+            generators[:] = map(generator_of, images)
             return loss(images, *rest)
+
+        def perturbed_masks(label_maps):
+            levels = codec.encode(label_maps)
+            return codec.normalize(torch.stack([
+                perturb(level, codec.amplitude, generator_of(label_map))
+                for level, label_map in zip(levels, label_maps, strict=True)
+            ]))
 
         def sample_time(size, **kwargs):
             return torch.cat([torch.rand(1, generator=g) for g in generators])
@@ -53,5 +62,6 @@ class DrawByImage(Hook):
             return latents.mean + latents.std * torch.stack(noise)
 
         semflow.loss = loss_of_images
-        semflow.path.sample_time = sample_time
+        semflow.perturbed_masks = perturbed_masks
+        semflow.process.path.sample_time = sample_time
         LatentGaussian.sample = sample

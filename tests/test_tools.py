@@ -1,21 +1,40 @@
 """The command line tools, as a user calls them, on a small toy street."""
 
+import argparse
+import gc
+import io
+import itertools
 import os
 import re
+import runpy
 import socket
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config, DictAction
+from mmengine.config import config as dumping
+from mmengine.registry import OPTIM_WRAPPERS
 
+import _startup
+from _options import add_cfg_options, read_config
 from mmseg_semflow.apis import load_model
 from mmseg_semflow.apis.sweep import StepSweep
+from mmseg_semflow.safe_loading import load_from_local
 
 ROOT = Path(__file__).parents[1]
-TRAIN, TEST = (ROOT / f'tools/{name}.py' for name in ('train', 'test'))
-
+TOOLS = sorted(
+    path.relative_to(ROOT / 'tools').as_posix()
+    for path in (ROOT / 'tools').rglob('[!_]*.py'))
+PACKAGE = Path(find_spec('mmseg').origin).parent
+MMSEG_TOOLS = next(
+    (folder for folder in (PACKAGE / '.mim/tools', PACKAGE.parent / 'tools')
+     if (folder / 'train.py').is_file()), None)
+NUMBERS = itertools.count()
 
 SMALL = '''
 _base_ = '{base}'
@@ -27,35 +46,56 @@ val_dataloader = dict(
     batch_size=1, num_workers=0, persistent_workers=False,
     dataset=dict(data_root='street', generate=generate))
 test_dataloader = val_dataloader
-model = dict(semflow=dict(velocity_net=dict(unet=dict(
+model = dict(semflow=dict(network=dict(unet=dict(
     block_out_channels=(32, 32, 32)))))
 train_cfg = dict(max_iters=4, val_interval=4)
-default_hooks = dict(
-    checkpoint=dict(interval=2), visualization=dict(interval=1))
-work_dir = 'work'
+default_hooks = dict(checkpoint=dict(interval=2))
+work_dir = '{work_dir}'
 '''
+# Three of five images are synthesised: an odd share, and one repeated.
+THREE_IMAGES = """
+custom_hooks = _base_.custom_hooks
+custom_hooks[-1]['num_images'] = 3
+"""
 
 
-@pytest.fixture
-def config(tmp_path):
-    """The config of the toy street with fewer, smaller pictures."""
-    path = tmp_path / 'small.py'
-    path.write_text(SMALL.format(base=ROOT / 'configs/semflow_toy.py'))
-    return path
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A folder with configs of the toy street with fewer, smaller pictures."""
+    folder = tmp_path_factory.mktemp('tools')
+    (folder / 'small.py').write_text(
+        SMALL.format(base=ROOT / 'configs/semflow_toy.py', work_dir='work'))
+    (folder / 'small_generator.py').write_text(
+        SMALL.format(
+            base=ROOT / 'configs/semflow_generator_toy.py',
+            work_dir='work_generator').replace(
+                'model = dict(', 'model = dict(test_cfg=dict(num_steps=2), '))
+    return folder
 
 
-@pytest.fixture
-def generator_config(tmp_path):
-    """The same for the generator."""
-    path = tmp_path / 'small_generator.py'
-    text = SMALL.format(base=ROOT / 'configs/semflow_generator_toy.py')
-    path.write_text(text.replace(
-        "work_dir = 'work'", "work_dir = 'work_generator'").replace(
-            'model = dict(', 'model = dict(test_cfg=dict(num_steps=2), '))
-    return path
+def run_here(tool, *args, cwd):
+    """Run a tool in this process; return what it prints."""
+    with pytest.MonkeyPatch.context() as patch, \
+            redirect_stdout(io.StringIO()) as said, redirect_stderr(said):
+        patch.chdir(cwd)
+        patch.setenv('LOCAL_RANK', '0')
+        patch.setattr(sys, 'argv', [tool, *map(str, args)])
+        # Of a training this small, laying out the config would take most.
+        patch.setattr(dumping, 'FormatCode', lambda text, **kwargs: (text, True))
+        runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+    return said.getvalue()
+
+
+def run_runner(tool, *args, cwd):
+    """Run a tool with a runner, whose parts' names are global in a process."""
+    name = f'run{next(NUMBERS)}'
+    return run_here(
+        tool, *args, '--cfg-options', f'experiment_name={name}',
+        f'visualizer.name={name}', cwd=cwd)
 
 
 def call(*command, cwd, **env):
+    """Run a command in a process of its own; return what it prints."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
@@ -78,39 +118,396 @@ def miou(output):
     return figure('mIoU', output)
 
 
-def test_options_of_mmseg(config, tmp_path):
-    def python(tool, *args):
-        return call(sys.executable, tool, config, *args, cwd=tmp_path)
-
-    python(TRAIN, '--amp', '--cfg-options', 'train_cfg.max_iters=2',
-           'train_cfg.val_interval=2')
-    trained = python(TRAIN, '--resume')
-    assert 'resumed' in trained and 'Iter(train) [4/4]' in trained.replace(
-        '[   4', '[4')
-    checkpoint = tmp_path / 'work/iter_4.pth'
-    tested = python(TEST, checkpoint, '--out', 'labels', '--show-dir', 'shown')
-    assert miou(tested) == miou(trained)
-    assert len(list((tmp_path / 'labels').glob('*.png'))) == 5
-    assert len(list((tmp_path / 'shown').rglob('*.png'))) == 5
-    python(TEST, checkpoint, '--tta')
-    python(TEST, checkpoint, '--cfg-options', 'model.test_cfg.num_steps=2',
-           'model.test_cfg.solver=heun')
+PLAIN = ('--amp', '--cfg-options', 'optim_wrapper.type=OptimWrapper')
 
 
-def test_two_processes(config, tmp_path, monkeypatch):
-    # Three of five images are synthesised: an odd share, and one repeated.
-    text = config.read_text() + """
-custom_hooks = _base_.custom_hooks
-custom_hooks[-1]['num_images'] = 3
+@pytest.fixture(scope='module')
+def trained(folder):
+    """What a training of two iterations and its resumption printed."""
+    first = run_runner('train.py', 'small.py', *PLAIN, 'train_cfg.max_iters=2',
+                       'train_cfg.val_interval=2', cwd=folder)
+    return first, run_runner('train.py', 'small.py', '--resume', *PLAIN, cwd=folder)
+
+
+@pytest.mark.process
+def test_help_imports_nothing():
+    """``--help`` answers before anything that takes long is imported."""
+    code = """
+import runpy, sys
+for name in ('torch', 'numpy', 'mmengine', 'mmcv', 'mmseg', 'mmseg_semflow'):
+    sys.modules[name] = None
+for tool in sys.argv[1:]:
+    sys.argv = [tool, '--help']
+    try:
+        runpy.run_path(tool, run_name='__main__')
+    except SystemExit as end:
+        assert not end.code, (tool, end.code)
 """
-    config.write_text(text)
+    tools = [ROOT / 'tools' / tool for tool in TOOLS]
+    said = call(sys.executable, '-c', code, *tools, cwd=ROOT / 'tools')
+    assert [line.split()[1] for line in said.splitlines()
+            if line.startswith('usage: ')] == [path.name for path in tools]
+
+
+def options_of(path, monkeypatch):
+    """Run a tool up to its parser; return the parser's actions."""
+    parsers = []
+
+    def parse_args(parser, *_):
+        parsers.append(parser)
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(path), run_name='__main__')
+    return parsers[0]._actions
+
+
+@pytest.mark.parametrize('tool, module', [
+    ('train.py', None), ('test.py', None),
+    ('dataset_converters/cityscapes.py', 'cityscapesscripts'),
+    ('dataset_converters/coco_stuff164k.py', None)])
+def test_options_are_those_of_mmseg(tool, module, monkeypatch):
+    if module:
+        pytest.importorskip(module)
+    if MMSEG_TOOLS is None:
+        pytest.skip('this mmsegmentation came without its tools')
+    ours = options_of(ROOT / 'tools' / tool, monkeypatch)
+    theirs = options_of(MMSEG_TOOLS / tool, monkeypatch)
+    named = {name: action for action in ours for name in action.option_strings}
+    positional = iter(a for a in ours if not a.option_strings)
+    for action in theirs:
+        twins = [named[name] for name in action.option_strings]
+        for twin in twins or [next(positional)]:
+            for key in ('dest', 'nargs', 'const', 'default', 'choices', 'required'):
+                assert getattr(twin, key) == getattr(action, key), (action, key)
+            if action.dest != 'cfg_options':  # text until mmengine is imported
+                assert (twin.type or str) is (action.type or str), action
+    assert next(positional, None) is None
+
+
+@pytest.mark.parametrize('options', [
+    [],
+    ['a.b=1', 'a.c=1e-3', 'd=text', 'e=True', 'f=None', 'g=x=y', 'h='],
+    ['a=1,2,3', 'b=[a, b]', 'c=(1,2)', "d='[(1,2),(3,4)]'", 'e="0.5"'],
+    ['a=1', '--cfg-options', 'a=2', 'b=3'],
+])
+def test_cfg_options_are_those_of_mmengine(options, tmp_path):
+    theirs = argparse.ArgumentParser()
+    theirs.add_argument('--cfg-options', nargs='+', action=DictAction)
+    ours = argparse.ArgumentParser()
+    add_cfg_options(ours)
+    options = options and ['--cfg-options', *options]
+    (tmp_path / 'config.py').write_text('a = dict(b=0, c=0)\n')
+    expected = Config(dict(a=dict(b=0, c=0)))
+    expected.merge_from_dict(theirs.parse_args(options).cfg_options or {})
+    found = read_config(
+        tmp_path / 'config.py', ours.parse_args(options).cfg_options)
+    assert found.to_dict() == expected.to_dict()
+
+
+def test_wrong_cfg_options(tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    add_cfg_options(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--cfg-options', 'a'])
+    assert "'a' must be KEY=VALUE" in capsys.readouterr().err
+    (tmp_path / 'config.py').write_text('a = [0]\n')
+    for option, reason in {
+            'a.1=0': 'Index 1 exceeds the length', 'a=[(1,2': 'Imbalanced brackets',
+            'a.b=0': 'list indices'}.items():
+        with pytest.raises(
+                ValueError, match=f'--cfg-options .* cannot be .*: .*{reason}'):
+            read_config(tmp_path / 'config.py', [option])
+
+
+SETTINGS = {**dict.fromkeys(_startup.WAITING), **dict.fromkeys(_startup.THREADS)}
+
+
+def test_threads_of_a_cpu_do_not_spin(monkeypatch):
+    monkeypatch.setattr(_startup, 'GPU_DRIVERS', ())
+    chosen = _startup.openmp_settings({})
+    assert chosen and chosen.keys() <= SETTINGS.keys()
+    for name in _startup.WAITING:
+        assert not _startup.openmp_settings({name: '7'}).keys() & _startup.WAITING
+    for name in _startup.THREADS:
+        assert not _startup.openmp_settings({name: '7'}).keys() & _startup.THREADS
+
+
+def test_a_gpu_is_left_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(_startup, 'GPU_DRIVERS', (str(tmp_path), ))
+    assert _startup.openmp_settings({}) == {}
+    assert _startup.openmp_settings(dict(CUDA_VISIBLE_DEVICES='0')) == {}
+    hidden = _startup.openmp_settings(dict(CUDA_VISIBLE_DEVICES=''))
+    monkeypatch.setattr(_startup, 'GPU_DRIVERS', ())
+    assert hidden == _startup.openmp_settings({})
+
+
+@pytest.mark.parametrize('given, left', [
+    ({}, '1'), (dict(NO_ALBUMENTATIONS_UPDATE='0'), '0')])
+def test_imports_are_prepared(given, left, monkeypatch):
+    """As where nothing is imported yet."""
+    monkeypatch.setattr(
+        _startup, 'openmp_settings', lambda environ: dict(GOMP_SPINCOUNT='7'))
+    before = gc.get_freeze_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'environ', dict(given))
+        with _startup.imports():  # torch is loaded here: too late
+            assert gc.isenabled()
+        assert os.environ == given and gc.get_freeze_count() == before
+        patch.delitem(sys.modules, 'torch')
+        with _startup.imports():
+            assert not gc.isenabled()
+            assert os.environ == dict(
+                NO_ALBUMENTATIONS_UPDATE=left, GOMP_SPINCOUNT='7')
+        assert gc.isenabled() and gc.get_freeze_count() > before
+        gc.unfreeze()
+
+
+def test_errors_end_in_one_line(monkeypatch, capsys):
+    def fail():
+        raise error
+
+    def fails(**kwargs):
+        with pytest.raises(SystemExit) as end:
+            _startup.run(fail, **kwargs)
+        return end.value.code
+
+    error = FileNotFoundError(2, 'No such file', 'a.py')
+    assert fails() == "error: [Errno 2] No such file: 'a.py'"
+    loader = torch.utils.data.DataLoader(Damaged(), num_workers=1)
+    with pytest.raises(ValueError) as caught:
+        next(iter(loader))
+    error = caught.value
+    assert 'Traceback' in str(error) and fails() == 'error: a.png: is damaged'
+    assert 'Traceback' not in capsys.readouterr().err
+    monkeypatch.setenv('SEMFLOW_TRACE', '1')
+    assert fails() == 'error: a.png: is damaged'
+    assert 'Traceback' in capsys.readouterr().err
+    error = KeyboardInterrupt()
+    assert fails(interrupted='go on') == '\ninterrupted: go on'
+    error = RuntimeError('a fault of ours')
+    with pytest.raises(RuntimeError, match='of ours'):
+        _startup.run(fail)
+
+
+class Damaged:
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise ValueError('a.png: is damaged')
+
+
+def test_amp():
+    use_mixed_precision = runpy.run_path(
+        str(ROOT / 'tools/train.py'))['use_mixed_precision']
+    for wrapper in (dict(type='OptimWrapper'), dict()):
+        cfg = Config(dict(optim_wrapper=dict(wrapper, clip_grad=dict(max_norm=1.))))
+        use_mixed_precision(cfg)
+        assert cfg.optim_wrapper == dict(
+            type='AutocastOptimWrapper', loss_scale='dynamic',
+            clip_grad=dict(max_norm=1.))
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        OPTIM_WRAPPERS.build(
+            dict(cfg.optim_wrapper, optimizer=torch.optim.SGD([parameter], 0.1)))
+    for kind in ('AutocastOptimWrapper', 'AmpOptimWrapper'):
+        cfg = Config(dict(optim_wrapper=dict(type=kind, dtype='bfloat16')))
+        use_mixed_precision(cfg)
+        assert cfg.optim_wrapper == dict(type=kind, dtype='bfloat16')
+    for wrapper, kind in ((dict(type='ApexOptimWrapper'), 'ApexOptimWrapper'),
+                          (dict(constructor='TwoWrappers'), None)):
+        cfg = Config(dict(optim_wrapper=wrapper))
+        with pytest.raises(ValueError, match=f'--amp needs .* but got {kind!r}'):
+            use_mixed_precision(cfg)
+
+
+def test_train_and_resume(trained, folder):
+    first, resumed = trained
+    assert 'resumed' not in first and 'resumed' in resumed
+    assert 'Iter(train) [4/4]' in resumed.replace('[   4', '[4')
+    assert {p.name for p in (folder / 'work').glob('*.pth')} == {
+        'iter_2.pth', 'iter_4.pth'}
+    settings = load_from_local(folder / 'work/iter_4.pth')['meta']['settings']
+    assert settings['optim_wrapper.type'] == "'AutocastOptimWrapper'"
+
+
+def test_work_dir(tmp_path, monkeypatch):
+    """From the command line, else of the config, else after its name."""
+    tool = runpy.run_path(str(ROOT / 'tools/train.py'))
+    named, nameless = tmp_path / 'named.py', tmp_path / 'nameless.py'
+    named.write_text("work_dir = 'work'\n")
+    nameless.write_text('work_dir = None\n')
+    for config, given, expected in (
+            (named, ['--work-dir', 'there'], 'there'), (named, [], 'work'),
+            (nameless, [], 'work_dirs/nameless')):
+        monkeypatch.setattr(
+            sys, 'argv',
+            ['train.py', str(config), '--local-rank', '3', *given])
+        monkeypatch.setenv('LOCAL_RANK', '5')
+        cfg = tool['runner_config'](tool['parse_args']())
+        assert cfg.work_dir == expected and cfg.launcher == 'none'
+        assert os.environ['LOCAL_RANK'] == '5'
+        monkeypatch.delenv('LOCAL_RANK')
+        tool['runner_config'](tool['parse_args']())
+        assert os.environ['LOCAL_RANK'] == '3'
+
+
+def test_runner_of_the_config(folder, tmp_path):
+    """A ``runner_type`` is built, by its own ``from_cfg``."""
+    (tmp_path / 'runner_of_a_test.py').write_text("""
+from mmseg.registry import RUNNERS
+@RUNNERS.register_module(force=True)
+class RunnerOfATest:
+    @classmethod
+    def from_cfg(cls, cfg):
+        print('built with resume =', cfg.resume)
+        return cls()
+    def train(self):
+        print('trained by', type(self).__name__)
+""")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        (tmp_path / 'config.py').write_text(
+            "custom_imports = dict(imports=['runner_of_a_test'])\n"
+            "runner_type = 'RunnerOfATest'\nresume = True\n")
+        said = run_here('train.py', tmp_path / 'config.py', cwd=tmp_path)
+    assert 'built with resume = False\ntrained by RunnerOfATest' in said
+
+
+def test_test(trained, folder):
+    checkpoint = 'work/iter_4.pth'
+    # The interval of the recipe would paint none of the five.
+    tested = run_runner(
+        'test.py', 'small.py', checkpoint, '--out', 'labels', '--show-dir',
+        'shown', '--cfg-options', 'default_hooks.visualization.interval=50',
+        cwd=folder)
+    assert miou(tested) == miou(trained[1])
+    assert len(list((folder / 'labels').glob('*.png'))) == 5
+    assert len(list((folder / 'shown').rglob('*.png'))) == 5
+    augmented = run_runner('test.py', 'small.py', checkpoint, '--tta', cwd=folder)
+    other = run_runner(
+        'test.py', 'small.py', checkpoint, '--cfg-options',
+        'model.test_cfg.num_steps=2', 'model.test_cfg.solver=heun', cwd=folder)
+    assert len({miou(tested), miou(augmented), miou(other)}) > 1
+
+
+def test_shown_in_a_window(folder):
+    """``--show`` keeps the interval, and tells the hook how long."""
+    tool = runpy.run_path(str(ROOT / 'tools/test.py'))
+    cfg = Config.fromfile(folder / 'small.py')
+    cfg.default_hooks.visualization.interval = 50
+    tool['show_predictions'](
+        cfg, argparse.Namespace(show=True, show_dir=None, wait_time=0.5))
+    assert cfg.default_hooks.visualization == dict(
+        type='SegVisualizationHook', interval=50, draw=True, show=True,
+        wait_time=0.5)
+    assert 'save_dir' not in cfg.visualizer
+
+
+HOOK = 'default_hooks = dict(visualization=dict(type="SegVisualizationHook"))'
+
+
+@pytest.mark.parametrize('text, args, reason', [
+    ('', ['--show'], '--show and --show-dir need a SegVisualizationHook'),
+    (f'{HOOK}; default_scope = "mmagic"', ['--show-dir', 'x'],
+     '--show and --show-dir need a SegVisualizationHook'),
+    ('tta_model = dict()', ['--tta'], '--tta needs tta_pipeline'),
+    ('tta_pipeline = []', ['--tta'], '--tta needs tta_model'),
+    ('test_evaluator = [dict(type="IoUMetric")]', ['--out', 'x'],
+     '--out needs one metric'),
+    ('test_evaluator = dict(type="Evaluator", metrics=[])', ['--out', 'x'],
+     '--out needs one metric')])
+def test_what_a_config_cannot_do(text, args, reason, tmp_path):
+    (tmp_path / 'config.py').write_text(f'{text}\n')
+    with pytest.raises(SystemExit, match=f'^error: {reason}'):
+        run_here('test.py', 'config.py', 'x.pth', *args, cwd=tmp_path)
+
+
+def test_errors_of_files(folder):
+    with pytest.raises(SystemExit, match="^error: .*'none.py'"):
+        run_here('train.py', 'none.py', cwd=folder)
+    with pytest.raises(SystemExit, match='^error: none.pth can not be found'):
+        run_runner('test.py', 'small.py', 'none.pth', cwd=folder)
+    with pytest.raises(SystemExit, match='^error: .*amplitude must be in'):
+        run_runner('test.py', 'small.py', 'none.pth', '--cfg-options',
+                   'model.semflow.codec.amplitude=500', cwd=folder)
+
+
+def test_synthesis_in_batches(trained, folder):
+    shape = ('--masks', 'street/ann_dir/val', '--num-samples', 2, '--device', 'cpu')
+    for out, options in (('alone', ()), ('batches', ('--batch-size', 3))):
+        run_here('synthesize.py', 'small.py', 'work/iter_4.pth', *shape, '--out',
+                 out, *options, cwd=folder)
+    names = [{p.name for p in (folder / out).glob('*.png')}
+             for out in ('alone', 'batches')]
+    assert names[0] == names[1] and len(names[0]) == 10
+    with pytest.raises(SystemExit, match='batch_size was 3 and is'):
+        run_here('synthesize.py', 'small.py', 'work/iter_4.pth', *shape, '--out',
+                 'batches', '--batch-size', 2, cwd=folder)
+    with pytest.raises(SystemExit, match='batch_size must be an integer >= 1'):
+        run_here('synthesize.py', 'small.py', 'work/iter_4.pth', *shape, '--out',
+                 'batches', '--batch-size', 0, cwd=folder)
+
+
+def test_benchmark_of_a_busy_machine():
+    """The step that it times, and its table; nothing is timed here."""
+    bench = runpy.run_path(str(ROOT / 'benchmarks/busy_machine.py'))
+    first, = bench['measure'](iterations=1, seconds=60)
+    assert first > 0 and bench['measure'](iterations=9, seconds=0) == []
+    alone, beside = ('', 0), ('python', 2)
+    times = {(alone, 'unset'): [1., 3.], (alone, 'A=1'): [1., 1.],
+             (beside, 'unset'): [8., 8.], (beside, 'A=1'): [3., 5.]}
+    table = bench['to_table'](times, ['unset', 'A=1'], [alone, beside], max)
+    assert table.splitlines() == [
+        '| setting | alone | 2 python |', '| --- | --- | --- |',
+        '| unset | 3.000 (1.00) | 8.000 (2.67) |',
+        '| A=1 | 1.000 (0.33) | 5.000 (1.67) |']
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, 'environ', dict(PATH='p', OMP_NUM_THREADS='4'))
+        assert bench['environment']('unset') == dict(PATH='p')
+        assert bench['environment']('A=1,B=2') == dict(PATH='p', A='1', B='2')
+        assert bench['environment']('tools') == dict(
+            PATH='p', **_startup.openmp_settings({}))
+
+
+def test_generator_by_the_tools(folder):
+    pytest.importorskip('mmagic')
+    generator = 'small_generator.py'
+    trained = run_runner('train.py', generator, cwd=folder)
+    checkpoint = 'work_generator/iter_4.pth'
+    tested = run_runner('test.py', generator, checkpoint, cwd=folder)
+    for name in ('mask_mIoU', 'diversity', 'round_trip_PSNR'):
+        assert figure(name, tested) == figure(name, trained), name
+    assert 'InceptionDistance is left out: there is no file' in tested
+    assert len(list((folder / 'work_generator').rglob('vis_image/*'))) == 10
+    # The segmentor takes the same checkpoint.
+    segmented = run_runner(
+        'test.py', 'small.py', checkpoint, '--out', 'of_generator', cwd=folder)
+    assert 'mIoU' in segmented
+    assert len(list((folder / 'of_generator').glob('*.png'))) == 5
+
+
+@pytest.fixture
+def config(folder, tmp_path):
+    """The config and its street in a folder of its own."""
+    path = tmp_path / 'small.py'
+    path.write_text((folder / 'small.py').read_text())
+    return path
+
+
+@pytest.mark.process
+def test_two_processes(config, tmp_path, monkeypatch):
+    config.write_text(config.read_text() + THREE_IMAGES)
     trained = call(ROOT / 'tools/dist_train.sh', config, 2, cwd=tmp_path)
     checkpoint = tmp_path / 'work/iter_4.pth'
     tested = call(
         ROOT / 'tools/dist_test.sh', config, checkpoint, 2, cwd=tmp_path)
-    single = call(sys.executable, TEST, config, checkpoint, cwd=tmp_path)
+    single = run_runner('test.py', config, checkpoint, cwd=tmp_path)
     assert miou(trained) == miou(tested) == miou(single)
-    keys = torch.load(checkpoint, weights_only=True)['state_dict']
+    keys = load_from_local(checkpoint)['state_dict']
     assert not any(key.startswith('module.') for key in keys)
     # The synthesis that two ranks shared, by one process.
     monkeypatch.chdir(tmp_path)
@@ -122,6 +519,7 @@ custom_hooks[-1]['num_images'] = 3
         assert figure(name, trained) == pytest.approx(row[name], abs=1e-3), name
 
 
+@pytest.mark.process
 def test_two_processes_on_cached_latents(config, tmp_path):
     cached = tmp_path / 'cached.py'
     cached.write_text("""
@@ -136,26 +534,35 @@ train_dataloader = dict(dataset=dict(
     assert {p.name for p in (tmp_path / 'latents').iterdir()} == {
         'key.json', '00000.safetensors'}
     call(ROOT / 'tools/dist_train.sh', cached, 2, cwd=tmp_path)
-    checkpoint = torch.load(tmp_path / 'work/iter_4.pth', weights_only=True)
+    checkpoint = load_from_local(tmp_path / 'work/iter_4.pth')
     assert len(checkpoint['meta']['dataset_meta']['classes']) == 8
 
 
-def test_generator_by_the_tools(config, generator_config, tmp_path):
-    pytest.importorskip('mmagic')
-    trained = call(sys.executable, TRAIN, generator_config, cwd=tmp_path)
-    checkpoint = tmp_path / 'work_generator/iter_4.pth'
-    tested = call(sys.executable, TEST, generator_config, checkpoint, cwd=tmp_path)
-    for name in ('mask_mIoU', 'diversity', 'round_trip_PSNR'):
-        assert figure(name, tested) == figure(name, trained), name
-    assert 'InceptionDistance is left out: there is no file' in tested
-    assert len(list((tmp_path / 'work_generator').rglob('vis_image/*'))) == 10
-    # The segmentor takes the same checkpoint.
-    segmented = call(
-        sys.executable, TEST, config, checkpoint, '--out', 'labels', cwd=tmp_path)
-    assert 'mIoU' in segmented
-    assert len(list((tmp_path / 'labels').glob('*.png'))) == 5
+@pytest.mark.process
+def test_mmsegmentations_own_tools(tmp_path):
+    """They train and test a recipe, changed by nothing but options."""
+    if MMSEG_TOOLS is None:
+        pytest.skip('this mmsegmentation came without its tools')
+    recipe = ROOT / 'configs/semflow_toy.py'
+    options = ['--work-dir', 'work', '--cfg-options', *(
+        f'{split}_dataloader.{key}' for split in ('train', 'val', 'test')
+        for key in (
+            'num_workers=0', 'persistent_workers=False', 'batch_size=2',
+            'dataset.data_root=street', 'dataset.generate.num_train=4',
+            'dataset.generate.num_val=3', 'dataset.generate.size=(32,48)')),
+        'model.semflow.network.unet.block_out_channels=(32,32,32)',
+        'default_hooks.checkpoint.interval=2', 'train_cfg.max_iters=2',
+        'train_cfg.val_interval=2', 'custom_hooks.2.num_images=1']
+    trained = call(
+        sys.executable, MMSEG_TOOLS / 'train.py', recipe, *options, cwd=tmp_path)
+    tested = call(
+        sys.executable, MMSEG_TOOLS / 'test.py', recipe, 'work/iter_2.pth', '--out',
+        'labels', *options, cwd=tmp_path)
+    assert miou(trained) == miou(tested) and 'mask_mIoU' in trained
+    assert len(list((tmp_path / 'labels').glob('*.png'))) == 3
 
 
+@pytest.mark.process
 @pytest.mark.parametrize('tool, files', [('train', ['c.py']),
                                          ('test', ['c.py', 'w.pth'])])
 def test_slurm_twins(tmp_path, tool, files):

@@ -4,7 +4,6 @@ import copy
 import json
 
 import cv2
-import golden
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -16,6 +15,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+import golden
 from mmseg_semflow.flow import PseudoMaskCodec
 
 UNET = dict(

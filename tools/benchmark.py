@@ -9,13 +9,10 @@ alternation. Prints tables and writes them to benchmark.json. Examples:
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
-
-from mmseg_semflow.benchmark.measure import Benchmark
-from mmseg_semflow.apis.tables import to_markdown
+from _options import add_cfg_options, read_config
+from _startup import imports, run
 
 PARTS = ('runner', 'step', 'profile', 'inference', 'pipeline')
 
@@ -41,15 +38,17 @@ def parse_args() -> argparse.Namespace:
         '--file-size', type=int, nargs=2, metavar=('H', 'W'),
         help='of the files that stand in for missing data; default: twice '
         'the size of the config')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Run the tool."""
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    with imports():
+        from mmseg_semflow.apis.tables import to_markdown
+        from mmseg_semflow.benchmark.measure import Benchmark
+        cfg = read_config(args.config, args.cfg_options)
     benchmark = Benchmark(cfg, Path(args.out), args.size, args.batch_size,
                           args.optimizer, args.file_size, args.repeats)
     measures = dict(
@@ -74,7 +73,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    run(main)

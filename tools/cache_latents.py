@@ -9,12 +9,9 @@ or, shared by 8 GPUs:
 
 import argparse
 import os
-import sys
 
-import torch
-from mmengine.config import Config, DictAction
-
-from mmseg_semflow.apis.latent_cache import cache_latents
+from _options import add_cfg_options, read_config
+from _startup import imports, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,19 +24,20 @@ def parse_args() -> argparse.Namespace:
         '--out', help="folder to write to; default: the config's cache")
     parser.add_argument(
         '--num-draws', type=int, default=4,
-        help='perturbed pseudo masks of every image and flip')
+        help='perturbed pseudo masks per image and flip')
     parser.add_argument('--device')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction,
-        help='as in tools/train.py')
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Run the tool."""
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    with imports():
+        import torch
+
+        from mmseg_semflow.apis.latent_cache import cache_latents
+        cfg = read_config(args.config, args.cfg_options)
     rank, world_size, local_rank = (
         int(os.environ.get(name, default))
         for name, default in dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0).items())
@@ -52,9 +50,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f'\nerror: {error}')
-    except KeyboardInterrupt:
-        sys.exit('\ninterrupted: the same command continues')
+    run(main, interrupted='the same command continues')

@@ -12,9 +12,8 @@ import logging
 import sys
 from collections import Counter
 
-from mmengine.config import Config, DictAction
-
-from mmseg_semflow.apis.setup_check import SetupCheck
+from _options import add_cfg_options, read_config
+from _startup import imports, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,11 +26,9 @@ def parse_args() -> argparse.Namespace:
         '--gpus', type=int, default=1, help='processes on this host')
     parser.add_argument(
         '--num-pairs', type=int, default=8,
-        help='pairs of each dataset to read')
+        help='pairs to read per dataset')
     parser.add_argument('--work-dir', help='as in tools/train.py')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction,
-        help='as in tools/train.py')
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
@@ -40,8 +37,9 @@ def main() -> None:
     args = parse_args()
     # What is logged on the way is said by the findings.
     logging.disable(logging.WARNING)
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    with imports():
+        from mmseg_semflow.apis.setup_check import SetupCheck
+        cfg = read_config(args.config, args.cfg_options)
     check = SetupCheck(cfg, args.work_dir, args.gpus, args.num_pairs)
     levels = Counter()
     for finding in check.run():
@@ -53,7 +51,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f'error: {error}')
+    run(main, (ValueError, OSError, ImportError))

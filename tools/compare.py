@@ -12,12 +12,7 @@ every row. Example:
 import argparse
 import sys
 
-from mmseg_semflow.comparison.harness import (
-    SEGMENTATION,
-    SYNTHESIS,
-    Comparison,
-    write_comparison,
-)
+from _startup import imports, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +31,8 @@ def parse_args() -> argparse.Namespace:
         '--metrics', nargs='*', default=['SampleDiversity'],
         help='types of the metrics of the synthesis, see '
         'mmseg_semflow.evaluation; none leaves the synthesis out')
-    parser.add_argument('--num-samples', type=int, default=2)
+    parser.add_argument(
+        '--num-samples', type=int, default=2, help='images per mask')
     parser.add_argument(
         '--judge', nargs=2, metavar=('CONFIG', 'CHECKPOINT'),
         help='a segmentor for the mask consistency of all methods')
@@ -52,6 +48,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
+    with imports():
+        from mmseg_semflow.comparison.harness import (
+            SEGMENTATION,
+            SYNTHESIS,
+            Comparison,
+            write_comparison,
+        )
     if 'RoundTrip' in args.metrics:
         sys.exit('error: RoundTrip is for models of both directions: use '
                  'tools/sweep_steps.py')
@@ -69,7 +72,7 @@ def main() -> None:
     for table, row in comparison.rows(args.pairs[1::2]):
         tables[table].append(row)
         text = write_comparison(tables, comparison.pictures,
-                                comparison.protocol, args.out)
+                                comparison.protocol, args.out, table)
     if not any(tables.values()):
         sys.exit('error: there is nothing to evaluate: give --metrics for '
                  'models that only draw images')
@@ -81,9 +84,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (KeyError, ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
-    except KeyboardInterrupt:
-        sys.exit('\ninterrupted: the finished rows are written')
+    run(main, (KeyError, ValueError, OSError), 'the finished rows are written')

@@ -5,10 +5,8 @@ Example:
 """
 
 import argparse
-import sys
 
-from mmseg_semflow.apis import SemFlowInferencer
-from mmseg_semflow.webapp.app import serve
+from _startup import imports, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,13 +27,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
+    with imports():
+        from mmseg_semflow.apis import SemFlowInferencer
+        from mmseg_semflow.webapp.app import serve
     inferencer = SemFlowInferencer(
         args.config, args.checkpoint, args.device, channel_order='rgb')
     serve(inferencer, args.host, args.port)
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ImportError, ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    run(main, (ImportError, ValueError, OSError))

@@ -6,11 +6,8 @@ Writes sweep.md, sweep.csv and sweep.png after every row. Example:
 """
 
 import argparse
-import sys
 
-from mmseg_semflow.apis import load_model
-from mmseg_semflow.apis.sweep import StepSweep, write_tables
-from mmseg_semflow.apis.tables import to_markdown
+from _startup import imports, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,7 +25,8 @@ def parse_args() -> argparse.Namespace:
         help='types of the metrics of the synthesis, see '
         'mmseg_semflow.evaluation; default: MaskConsistency SampleDiversity')
     parser.add_argument('--num-images', type=int, help='default: all')
-    parser.add_argument('--num-samples', type=int, default=2)
+    parser.add_argument(
+        '--num-samples', type=int, default=2, help='images per mask')
     parser.add_argument('--out', default='work_dirs/sweep')
     parser.add_argument('--device')
     return parser.parse_args()
@@ -37,6 +35,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
+    with imports():
+        from mmseg_semflow.apis import load_model
+        from mmseg_semflow.apis.sweep import StepSweep, write_tables
+        from mmseg_semflow.apis.tables import to_markdown
     synthesis = dict(num_samples=args.num_samples)
     metrics = args.metrics and [dict(type=name) for name in args.metrics]
     if 'RoundTrip' in (args.metrics or ()):
@@ -53,9 +55,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (KeyError, ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
-    except KeyboardInterrupt:
-        sys.exit('\ninterrupted: the finished rows are written')
+    run(main, (KeyError, ValueError, OSError), 'the finished rows are written')

@@ -9,10 +9,7 @@ import argparse
 import hashlib
 import sys
 
-from mmseg.utils import get_palette
-
-from mmseg_semflow.apis import SemFlowInferencer
-from mmseg_semflow.synthesis.folder import synthesize_folder
+from _startup import imports, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint')
     parser.add_argument('--masks', required=True, help='a folder or a file')
     parser.add_argument('--out', required=True, help='folder to write to')
-    parser.add_argument('--num-samples', type=int, help='images a mask')
+    parser.add_argument('--num-samples', type=int, help='images per mask')
     parser.add_argument('--seed', type=int)
     parser.add_argument('--num-steps', type=int)
     parser.add_argument('--solver')
@@ -43,6 +40,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tile-stride', type=int, nargs=2, metavar=('H', 'W'))
     parser.add_argument('--dtype', choices=['bfloat16'])
     parser.add_argument(
+        '--batch-size', type=int,
+        help='images of one size to transport together: faster where the device '
+        'has room, but the bytes then depend, by rounding, on what shares the '
+        'batch (docs/performance.md); default: 1')
+    parser.add_argument(
         '--palette', nargs='?', const='', metavar='DATASET',
         help='masks are coloured: by the palette of the checkpoint, or of '
         'a data set that mmsegmentation knows')
@@ -52,7 +54,7 @@ def parse_args() -> argparse.Namespace:
         'the data set has it')
     parser.add_argument(
         '--overwrite', action='store_true',
-        help='replace pictures that were drawn for something else')
+        help='replace pictures that were made for something else')
     parser.add_argument('--device')
     return parser.parse_args()
 
@@ -60,18 +62,21 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
+    with imports():
+        from mmseg_semflow.apis import SemFlowInferencer
+        from mmseg_semflow.synthesis.folder import synthesize_folder
     inferencer = SemFlowInferencer(args.config, args.checkpoint, args.device)
     names = ('num_samples', 'seed', 'num_steps', 'solver', 'amplitude', 'size',
-             'tile_size', 'tile_stride', 'dtype')
+             'tile_size', 'tile_stride', 'dtype', 'batch_size')
     given = {name: getattr(args, name) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
     if args.keep_size:
         given['size'] = None
     synthesizer = inferencer.synthesizer(**given)
-    palette = None
-    if args.palette is not None:
-        palette = (
-            get_palette(args.palette) if args.palette else inferencer.palette)
+    palette = None if args.palette is None else inferencer.palette
+    if args.palette:
+        from mmseg.utils import get_palette
+        palette = get_palette(args.palette)
 
     def read(path):
         return inferencer.read(path, palette, args.reduce_zero_label)
@@ -91,9 +96,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f'\nerror: {error}')
-    except KeyboardInterrupt:
-        sys.exit('\ninterrupted: the same command continues')
+    run(main, interrupted='the same command continues')

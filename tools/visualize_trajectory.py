@@ -1,4 +1,4 @@
-"""Draw the decoded latents along the path, as a strip and as an animation.
+"""Show the decoded latents along the path, as a strip and as an animation.
 
 Example:
     python tools/visualize_trajectory.py CONFIG CHECKPOINT --image street.png \
@@ -6,11 +6,9 @@ Example:
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from mmseg_semflow.apis import SemFlowInferencer
-from mmseg_semflow.synthesis.trajectory import write_trajectory
+from _startup import imports, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,6 +39,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
+    with imports():
+        from mmseg_semflow.apis import SemFlowInferencer
+        from mmseg_semflow.synthesis.trajectory import write_trajectory
     inferencer = SemFlowInferencer(
         args.config, args.checkpoint, args.device, channel_order='rgb')
     settings = dict(
@@ -54,12 +55,9 @@ def main() -> None:
         frames = inferencer.trajectory(
             **{name: file}, palette=palette, **settings)
         path = Path(args.out) / f'{Path(file).stem}_from_{name}'
-        write_trajectory(frames, path)
+        write_trajectory(frames, path, float(name == 'mask'))
         print(f'wrote {path}.png and {path}.gif')
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    run(main)

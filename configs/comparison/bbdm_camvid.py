@@ -3,8 +3,6 @@ _base_ = [
     '../_base_/comparison/generator_camvid.py',
     '../_base_/models/semflow_tiny.py'
 ]
-custom_imports = dict(
-    imports=['mmseg_semflow.runtime', 'mmseg_semflow.models.generators'])
 model = dict(
     type='SemFlowGenerator',
     data_preprocessor=dict(

@@ -1,14 +1,12 @@
 # DSM by the paper's recipe: Stable Diffusion 1.5 with a wider first convolution.
 #   tools/dist_train.sh configs/comparison/dsm_cityscapes.py 8
-_base_ = '../semflow_cityscapes.py'
+_base_ = '../semflow/semflow_sd15_8xb32-8k_cityscapes-512x1024.py'
 model = dict(
     semflow=dict(
         process=dict(type='Diffusion'), network=dict(unet=dict(in_channels=8))),
     test_cfg=dict(num_steps=200, solver='DDIMScheduler'))
-# It draws no images.
-custom_hooks = [
-    hook for hook in _base_.custom_hooks if hook['type'] != 'SynthesisEvalHook'
-]
+# It synthesises no images.
+custom_hooks = [h for h in _base_.custom_hooks if h.type != 'SynthesisEvalHook']
 comparison = dict(
     solvers=['DDIMScheduler', 'DDPMScheduler'],
     num_steps=[1, 2, 5, 10, 25, 50, 100, 200])

@@ -1,6 +1,8 @@
 # mmsegmentation's MaskFormer with a ResNet-18, a quarter as wide as published
-# and from nothing. Needs mmdet: pip install 'mmseg_semflow[mmdet]'.
+# and from nothing. Needs mmdet: pip install 'mmseg_semflow[comparison]'.
 _base_ = '../_base_/comparison/camvid.py'
+custom_imports = dict(
+    imports=_base_.custom_imports.imports + ['mmseg_semflow.comparison.maskformer'])
 num_classes = 11
 width = 64
 attention = dict(

@@ -4,11 +4,8 @@ A config says which networks they are for.
 """
 
 import copy
-import os
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Optional, Union
+from typing import ContextManager, Optional, Union
 
 import torch
 from mmengine.config import Config
@@ -16,6 +13,8 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS, init_default_scope
 from mmseg.utils.tokenizer import SimpleTokenizer
 
+from mmseg_semflow.files import written_whole
+from mmseg_semflow.models.checkpoint_guard import PREFIX, weights_of
 from mmseg_semflow.networks.diffusers_folder import (
     fill_model,
     folder_to_model,
@@ -24,27 +23,13 @@ from mmseg_semflow.networks.diffusers_folder import (
     single_file_to_folder,
 )
 
-from .loading import ConfigType, meta_of_dataset, read_config
+from .loading import ConfigType, meta_of_dataset, name_of, read_config
 
 PathLike = Union[str, Path]
-PREFIX = 'semflow.'
 
 
-@contextmanager
-def written_whole(out: PathLike, overwrite: bool = False) -> Iterator[Path]:
-    """Let a file or folder appear only once it is complete.
-
-    Args:
-        out (str | Path): Where it is to be.
-        overwrite (bool): Whether to replace what is there: a file, or a
-            diffusers folder. Defaults to False.
-
-    Yields:
-        Path: A temporary path on the same disk to write to.
-
-    Raises:
-        FileExistsError: If there is something that is not to be replaced.
-    """
+def _appearing(out: PathLike, overwrite: bool) -> ContextManager[Path]:
+    """Write to a file or a diffusers folder, see :func:`written_whole`."""
     out = Path(out)
     if out.exists() and not overwrite:
         raise FileExistsError(f'{out} is there already: choose another name '
@@ -52,14 +37,7 @@ def written_whole(out: PathLike, overwrite: bool = False) -> Iterator[Path]:
     if out.is_dir() and not (out / 'unet/config.json').is_file():
         raise FileExistsError(f'{out} is no diffusers folder (it has no '
                               'unet/config.json) and is not overwritten')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-            dir=out.parent, prefix=f'.{out.name}.') as scratch:
-        new = Path(scratch) / 'new'
-        yield new
-        if out.is_dir():
-            out.rename(Path(scratch) / 'old')
-        os.replace(new, out)
+    return written_whole(out, overwrite)
 
 
 def stable_diffusion_to_folder(config: ConfigType,
@@ -88,7 +66,7 @@ def stable_diffusion_to_folder(config: ConfigType,
     tokenizer = SimpleTokenizer()
     words = list(tokenizer.encoder)[:-2] + ['<|startoftext|>', '<|endoftext|>']
     semflow = cfg.model.semflow
-    with written_whole(out, overwrite) as folder:
+    with _appearing(out, overwrite) as folder:
         single_file_to_folder(
             weights,
             folder,
@@ -121,13 +99,9 @@ def checkpoint_to_folder(config: ConfigType,
             config.
     """
     cfg = read_config(config)
-    with written_whole(out, overwrite) as new:
+    with _appearing(out, overwrite) as new:
         model = _build(cfg.model.semflow)
-        state_dict = {
-            key.removeprefix(PREFIX): value
-            for key, value in read_weights(checkpoint).items()
-        }
-        fill_model(model, state_dict, checkpoint)
+        fill_model(model, weights_of(read_weights(checkpoint)), checkpoint)
         model_to_folder(model, new)
 
 
@@ -149,7 +123,7 @@ def folder_to_checkpoint(config: ConfigType,
         ValueError: If the folder does not fit the config.
     """
     cfg = read_config(config)
-    with written_whole(out, overwrite) as new:
+    with _appearing(out, overwrite) as new:
         model = _build(cfg.model.semflow)
         folder_to_model(folder, model)
         _save_checkpoint(model, cfg, new)
@@ -183,12 +157,12 @@ def released_to_checkpoint(config: ConfigType,
     sd_folder = sd_folder or semflow.network.get('sd_folder')
     if not sd_folder:
         raise ValueError(
-            f'{cfg.filename} has no sd_folder: name a Stable Diffusion folder '
+            f'{name_of(cfg)} has no sd_folder: name a Stable Diffusion folder '
             'for the VAE and the null prompt (--sd-folder)')
     semflow.network.update(
         sd_folder=str(sd_folder), unet_weights=str(weights))
     semflow.autoencoder.sd_folder = str(sd_folder)
-    with written_whole(out, overwrite) as new:
+    with _appearing(out, overwrite) as new:
         model = _build(semflow)
         # By parts: mmengine's init_weights of the whole prints every weight.
         model.network.init_weights()
@@ -201,7 +175,7 @@ def _check_vae(cfg: Config, user: str) -> None:
     if autoencoder.type != 'KLAutoencoder':
         raise ValueError(
             f"{user} needs a config with autoencoder.type='KLAutoencoder', as "
-            f'configs/semflow_cityscapes.py, but {cfg.filename} has '
+            f'configs/semflow_cityscapes.py, but {name_of(cfg)} has '
             f'{autoencoder.type!r}')
 
 

@@ -135,7 +135,9 @@ class SemFlowInferencer:
                 classes, for coloured masks (arrays of them are RGB); for
                 example :attr:`palette`. Defaults to None.
             **kwargs: Arguments of :class:`Synthesizer`, such as
-                ``num_samples``, ``seed``, ``num_steps``, ``solver``.
+                ``num_samples``, ``seed``, ``num_steps``, ``solver``; with a
+                ``batch_size`` images of one size share a batch, of one mask
+                or of several.
 
         Returns:
             np.ndarray | List[np.ndarray]: Images, uint8, shape (K, H, W, 3);
@@ -143,12 +145,17 @@ class SemFlowInferencer:
 
         Raises:
             ValueError: If an argument breaks its rule, or masks do; all of
-                these are named, before anything is drawn.
+                these are named, before anything is synthesised.
         """
         synthesizer = self.synthesizer(**kwargs)
+        label_maps = _read_all(lambda mask: self.read(mask, palette), masks)
+        count = synthesizer.num_samples
+        images = synthesizer.synthesize([
+            (labels, number) for labels in label_maps for number in range(count)
+        ])
         results = [
-            self._from_rgb(synthesizer(labels)) for labels in _read_all(
-                lambda mask: self.read(mask, palette), masks)
+            self._from_rgb(torch.stack(images[i * count:(i + 1) * count]))
+            for i in range(len(label_maps))
         ]
         return results if isinstance(masks, (list, tuple)) else results[0]
 
@@ -208,8 +215,8 @@ class SemFlowInferencer:
             array = cv2.resize(
                 array, tuple(size[::-1]), interpolation=cv2.INTER_AREA)
         pixels = torch.from_numpy(array[..., ::-1].copy()).permute(2, 0, 1)
-        device = self.semflow.codec.levels.device
-        return self.semflow.codec.normalize(pixels[None].to(device).float())
+        return self.semflow.codec.normalize(
+            pixels[None].to(self.semflow.device).float())
 
     def _to_bgr(self, image: Picture) -> np.ndarray:
         # Always an array: mmseg's inference_model forgets how to read files

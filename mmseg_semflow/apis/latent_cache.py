@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from mmseg_semflow.datasets.cached_latents import FixedPairs, LatentCache, as_json
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.flow import PseudoMaskCodec, perturb, seeded_generator
+from mmseg_semflow.models.checkpoint_guard import weights_of
 from mmseg_semflow.safe_loading import load_from_anywhere
 
 from .loading import read_config
-
-PREFIX = 'semflow.autoencoder.'
 
 
 class LatentWriter:
@@ -29,9 +28,9 @@ class LatentWriter:
 
     Args:
         cfg (Config): Config of the training.
-        num_draws (int): Number K of perturbations for every flip.
+        num_draws (int): Number K of perturbations per flip.
         device (str, optional): Defaults to None, a GPU if there is one.
-        shard_size (int): Number of images a file. Defaults to 32.
+        shard_size (int): Number of images per file. Defaults to 32.
 
     Attributes:
         key (dict): What the latents depend on, see :func:`cache_latents`.
@@ -137,11 +136,8 @@ def _autoencoder(cfg: Config) -> nn.Module:
     autoencoder.init_weights()
     if cfg.get('load_from'):
         checkpoint = load_from_anywhere(cfg.load_from)
-        autoencoder.load_state_dict({
-            key.removeprefix(PREFIX): value
-            for key, value in checkpoint['state_dict'].items()
-            if key.startswith(PREFIX)
-        })
+        autoencoder.load_state_dict(
+            weights_of(checkpoint['state_dict'], 'autoencoder'))
     return autoencoder
 
 
@@ -158,19 +154,19 @@ def cache_latents(cfg: Config,
     where it stopped, and the files are then the same. The key says what they
     depend on: the autoencoder (type, settings, weights), the codec with its
     amplitude, the size, the pipeline, the dataset (names and sizes of its
-    files), the number of draws.
+    files), the number of perturbations.
 
     Args:
         cfg (Config): Config of the training, with or without the cache.
         out (str | Path, optional): Folder to write to. Defaults to None, the
             ``cache`` of the config's :class:`CachedLatentsDataset`.
-        num_draws (int): Number K of perturbations for every flip. Defaults
+        num_draws (int): Number K of perturbations per flip. Defaults
             to 4.
         device (str, optional): Defaults to None, a GPU if there is one.
         rank (int): Which of ``world_size`` processes this is. Defaults to 0.
         world_size (int): Number of processes that share the files. Defaults
             to 1.
-        shard_size (int): Number of images a file. Defaults to 32.
+        shard_size (int): Number of images per file. Defaults to 32.
 
     Returns:
         LatentCache: The cache; with several processes not yet complete.

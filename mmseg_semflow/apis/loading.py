@@ -96,9 +96,14 @@ def read_config(config: ConfigType) -> Config:
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
     if 'semflow' not in cfg.get('model', {}):
         raise ValueError(
-            f'{cfg.filename or "the config"} is no config of SemFlow: '
+            f'{name_of(cfg)} is no config of SemFlow: '
             "it has no key 'model.semflow'")
     return cfg
+
+
+def name_of(cfg: Config) -> str:
+    """Tell the file of a config, for an error."""
+    return str(cfg.filename or 'the config')
 
 
 def meta_of_dataset(cfg: Config) -> dict:

@@ -16,6 +16,7 @@ from mmseg_semflow.models import SemFlowModel
 from mmseg_semflow.pixels import paint, resize_labels
 from mmseg_semflow.synthesis import Synthesizer, image_and_labels
 
+from .loading import name_of
 from .tables import Row
 
 
@@ -36,7 +37,7 @@ class Evaluation:
             images, evenly spaced, and their painted labels, by ``'image'``
             and ``'mask'``, RGB, uint8, each of shape (H, W, 3).
         pictures (List[np.ndarray]): What the latest evaluation made of them:
-            painted predictions, or the first of the drawn samples.
+            painted predictions, or the first of the samples.
 
     Raises:
         ValueError: If the config has no test data, or ``num_images`` is below
@@ -50,7 +51,7 @@ class Evaluation:
                  num_images: Optional[int] = None) -> None:
         cfg = model.cfg
         if 'test_dataloader' not in cfg:
-            raise ValueError(f'{cfg.filename} has no test_dataloader')
+            raise ValueError(f'{name_of(cfg)} has no test_dataloader')
         if num_images is not None and num_images < 1:
             raise ValueError(f'num_images must be >= 1, but got {num_images}')
         self.model = model
@@ -82,14 +83,14 @@ class Evaluation:
                 those of the ``test_cfg``.
             solver (str, optional): Its name. Defaults to None, that of the
                 ``test_cfg``.
-            seeds (Sequence[int]): Seeds of torch and of a model that draws
-                noise. Defaults to one, 0.
+            seeds (Sequence[int]): Seeds of torch and of a process that
+                samples noise. Defaults to one, 0.
 
         Returns:
             Row: The metrics of the config, means over the seeds; with several
             seeds also ``mIoU_min``, ``mIoU_max`` and ``pixels_differ``, the
             percentage of pixels that two seeds label differently;
-            ``segmentation_nfe`` and ``segmentation_seconds`` of one image.
+            ``segmentation_nfe`` and ``segmentation_seconds`` per image.
         """
         model, cfg = self.model, self.model.test_cfg
         model.test_cfg = type(cfg)(cfg)
@@ -143,15 +144,15 @@ class Evaluation:
     @torch.no_grad()
     def synthesis(self, synthesizer: Synthesizer,
                   metrics: Sequence[dict]) -> Row:
-        """Evaluate the images that are drawn for masks.
+        """Evaluate the images that are synthesised for masks.
 
         Args:
-            synthesizer (Synthesizer): How they are drawn, by the model.
+            synthesizer (Synthesizer): How the model synthesises them.
             metrics (Sequence[dict]): Configs of the metrics.
 
         Returns:
-            Row: The metrics; ``synthesis_nfe`` and ``synthesis_seconds`` of
-            one image.
+            Row: The metrics; ``synthesis_nfe`` and ``synthesis_seconds`` per
+            image, which are those of the first sample of each mask, alone.
         """
         evaluator = self.evaluator(metrics)
         seconds, calls, self.pictures = 0., 0, []
@@ -165,10 +166,13 @@ class Evaluation:
                     labels, synthesizer.size or tuple(image.shape[-2:]))
                 self._calls = 0
                 start = self._clock()
-                synthesizer.synthesize([(labels, 0)])
+                samples = synthesizer.synthesize([(labels, 0)])
                 seconds += self._clock() - start
                 calls += self._calls
-                result = synthesizer.evaluate(image, labels)
+                samples += synthesizer.synthesize(
+                    [(labels, n) for n in range(1, synthesizer.num_samples)])
+                result = synthesizer.evaluate(
+                    image, labels, torch.stack(samples))
                 self._keep(i, result['fake_img'])
                 evaluator.process(data_samples=[result])
         finally:
@@ -186,8 +190,8 @@ class Evaluation:
             metrics (Sequence[dict]): Configs of the metrics.
 
         Returns:
-            Row: The metrics; ``synthesis_nfe`` and ``synthesis_seconds`` of
-            one image.
+            Row: The metrics; ``synthesis_nfe`` and ``synthesis_seconds`` per
+            image.
         """
         evaluator = self.evaluator(metrics)
         self.model.test_step(_batch(self.dataset[0]))  # not timed

@@ -16,17 +16,18 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import METRICS, MODELS, init_default_scope
 from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS, TRANSFORMS
+from mmseg.registry import DATASETS
 from packaging.requirements import Requirement
 
-from mmseg_semflow.benchmark.costs import estimate_training_memory, innermost
 from mmseg_semflow.datasets.layout import check_layout
+from mmseg_semflow.datasets.unreadable import naming_damaged_files
 from mmseg_semflow.engine.distributed import check_gpu_count
-from mmseg_semflow.flow import PseudoMaskCodec
-from mmseg_semflow.models.checkpoint_guard import rename_old_keys
-from mmseg_semflow.networks.pretrained import headers_alone, load_matching
+from mmseg_semflow.flow import PseudoMaskCodec, check_labels
+from mmseg_semflow.models.checkpoint_guard import CheckpointGuard, weights_of
+from mmseg_semflow.networks.pretrained import headers_alone
 from mmseg_semflow.safe_loading import load_from_anywhere
 
+from .costs import estimate_training_memory, innermost
 from .loading import ConfigType, read_config
 
 PARTS = ('network', 'autoencoder')
@@ -163,23 +164,29 @@ class SetupCheck:
         path = self.cfg.get('load_from')
         if not path:
             return
+        semflow = self.cfg.model.semflow
+        guard = CheckpointGuard({}, semflow.get('partial_load', ()))
         with headers_alone():
             checkpoint = load_from_anywhere(path)
-            weights = checkpoint.get('state_dict', checkpoint)
-            rename_old_keys(weights, 'semflow.')
+            weights = weights_of(checkpoint.get('state_dict', checkpoint))
             for name in PARTS:
-                prefix = f'semflow.{name}.'
-                own = {
-                    key.removeprefix(prefix): value
+                prefix = f'{name}.'
+                own = MODELS.build(semflow[name]).state_dict(prefix=prefix)
+                given = {
+                    key: value
                     for key, value in weights.items() if key.startswith(prefix)
                 }
                 try:
-                    load_matching(
-                        MODELS.build(self.cfg.model.semflow[name]), own, path)
+                    guard.check(given, own, '', 'SemFlowModel')
                 except ValueError as error:
+                    yield 'error', f'{path} does not fit the {name}: {error}'
+                    continue
+                kept = [key for key in own if given[key] is own[key]]
+                if kept:
                     yield 'warning', (
-                        f'{error}. Training would start from what fits and leave '
-                        f'the rest of the {name} as it is')
+                        f'{path} does not fit the {name} in {len(kept)} keys, for '
+                        f'example {kept[0]}, which partial_load allows: they '
+                        'start as if there were no load_from')
                 else:
                     yield 'ok', f'{path} fits the {name}'
 
@@ -203,15 +210,21 @@ class SetupCheck:
         wrong = [*self._wrong_classes(classes, codec), *_missing(loaded)]
         indices = np.unique(
             np.linspace(0, len(loaded) - 1, self.num_pairs).round().astype(int))
-        wrong += self._wrong_pairs(loaded, indices)
+        wrong += self._wrong_pairs(loaded, indices, codec)
         yield from (('error', text) for text in wrong)
         if wrong:
             return
         dataset = DATASETS.build(whole)
         samples = [dataset[int(index)] for index in indices]
+        made_by = samples[0]['data_samples'].get('codec', codec.spec)
+        if made_by != codec.spec:
+            yield 'error', (
+                f'the data are made by the codec {made_by}, but that of the '
+                f'model is {codec.spec}: they must be the same')
+            return
         shape = tuple(samples[0]['inputs'].shape)
         if key == 'train_dataloader' and whole is pairs:
-            shape = self._check_sizes(samples)
+            shape = self._check_sizes(samples, codec)
         yield 'ok', (f'{len(loaded)} pairs in {loaded.data_root}; '
                      f'{len(indices)} of them were read, inputs are {shape}')
 
@@ -224,33 +237,36 @@ class SetupCheck:
             f'num_classes={codec.num_classes}: they must be the same'
         ]
 
-    def _wrong_pairs(self, dataset: BaseSegDataset,
-                     indices: np.ndarray) -> List[str]:
-        color = TRANSFORMS.build(
-            dict(
-                type='mmseg.GeneratePseudoMask',
-                codec=self.cfg.model.semflow.codec))
+    @staticmethod
+    def _wrong_pairs(dataset: BaseSegDataset, indices: np.ndarray,
+                     codec: PseudoMaskCodec) -> List[str]:
         wrong = []
         for index in indices:
             try:
-                results = dataset[int(index)]
+                with naming_damaged_files(dataset, int(index)):
+                    results = dataset[int(index)]
                 size, labels = results['img'].shape[:2], results['gt_seg_map']
                 if labels.shape != size:
                     raise ValueError(
                         f'{results["seg_map_path"]} has the shape {labels.shape}, '
                         f'but {results["img_path"]} has {size} (height, width): '
                         'every pixel needs one label')
-                color(results)
+                check_labels(
+                    torch.from_numpy(labels.astype(np.int64)),
+                    codec.num_classes, codec.ignore_index,
+                    results['seg_map_path'])
             except FileNotFoundError:
                 continue  # named already
             except (OSError, ValueError) as error:
                 wrong.append(f'{error}. Mend the file, or remove the pair')
         return wrong
 
-    def _check_sizes(self, samples: List[dict]) -> tuple:
+    def _check_sizes(self, samples: List[dict],
+                     codec: PseudoMaskCodec) -> tuple:
         preprocessor = MODELS.build(
             self.cfg.model.get('data_preprocessor')
             or dict(type='SemFlowDataPreProcessor'))
+        preprocessor.serve(codec)
         with headers_alone():
             autoencoder = MODELS.build(self.cfg.model.semflow.autoencoder)
         for sample in samples:

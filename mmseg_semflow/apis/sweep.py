@@ -11,6 +11,7 @@ from mmseg_semflow.files import write_bytes
 from mmseg_semflow.models import SemFlow
 from mmseg_semflow.synthesis import Synthesizer, image_and_labels
 
+from .loading import name_of
 from .scoring import Evaluation, solver_settings
 from .tables import Row, keys_of, to_csv, to_markdown
 
@@ -43,7 +44,7 @@ class StepSweep:
         cfg = model.cfg
         if type(model) is not SemFlow:
             raise ValueError(
-                f"{cfg.filename} must have model.type='SemFlow', but it is "
+                f"{name_of(cfg)} must have model.type='SemFlow', but it is "
                 f'{cfg.model.type!r}')
         self.model = model
         self.metrics = list(metrics or METRICS)
@@ -76,7 +77,7 @@ class StepSweep:
 
         Yields:
             Row: Solver, steps, metrics of both directions, network calls
-            (NFE) and seconds of one image in each.
+            (NFE) and seconds per image in each.
 
         Raises:
             ValueError: If a number of steps or a solver is unknown.
@@ -91,16 +92,23 @@ class StepSweep:
 
 
 def to_plot(rows: Sequence[Row]) -> bytes:
-    """Draw every metric by the network calls of its direction, as PNG."""
+    """Plot every metric by the network calls of its direction, as PNG.
+
+    Four plots stand in a row.
+    """
     keys = [
         key for key in keys_of(rows)
         if not key.endswith(('_nfe', '_seconds')) and key not in (
             'solver', 'num_steps')
     ]
+    columns = min(len(keys), 4)
+    lines = -(-len(keys) // columns)
     figure, axes = plt.subplots(
-        1, len(keys), figsize=(3.2 * len(keys), 3), squeeze=False)
+        lines, columns, figsize=(3.2 * columns, 3 * lines), squeeze=False)
     order = keys_of(rows)
-    for axis, key in zip(axes[0], keys, strict=True):
+    for axis in axes.flat[len(keys):]:
+        axis.remove()
+    for axis, key in zip(axes.flat, keys, strict=False):
         direction = ('segmentation' if order.index(key) < order.index(
             'segmentation_nfe') else 'synthesis')
         for solver in dict.fromkeys(row['solver'] for row in rows):

@@ -1,210 +1,55 @@
-"""Timing of the training step, of its parts, and of inference."""
+"""Measurements of the training step, of its parts, and of inference."""
 
 import copy
-import inspect
-import math
-import os.path as osp
 import platform
 import time
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Union
 
-import cv2
 import numpy as np
 import torch
 from mmcv.transforms import Compose
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import LOOPS, init_default_scope
-from mmengine.runner import IterBasedTrainLoop, Runner
-from mmengine.utils import track_iter_progress
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from mmseg_semflow.datasets.cached_latents import pack_latents
-from mmseg_semflow.flow import PseudoMaskCodec
-from mmseg_semflow.models import SemFlowModel
-
-from .costs import PeakMemory, Size, count_flops, innermost, training_size
+from mmseg_semflow.apis.costs import Size, count_flops, innermost, training_size
 from mmseg_semflow.apis.tables import Row
+from mmseg_semflow.datasets.cached_latents import pack_latents
+from mmseg_semflow.models import RectifiedFlow
 
-Way = Callable[[], Any]
-Times = Dict[str, List[float]]
-CUDA = get_device() == 'cuda'
+from .baselines import (
+    colour_by_class,
+    colouring_end,
+    labels_of,
+    plain_batch,
+    plain_loss,
+    stock_pipeline,
+)
+from .stand_ins import find_data
+from .timing import (
+    CUDA,
+    Times,
+    Way,
+    alternate,
+    matmul_peak,
+    median,
+    one_thread,
+    peak_memory,
+    ratio,
+    seconds,
+)
 
-
-def now() -> float:
-    """Read the clock, in seconds.
-
-    On a GPU that of the wall, once the GPU has finished. On a CPU the time
-    that this process spent computing, which other processes do not lengthen;
-    with one thread it is the wall's time on an idle machine.
-    """
-    if CUDA:
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
-def seconds(way: Way) -> float:
-    """Time one call."""
-    start = now()
-    way()
-    return now() - start
-
-
-def alternate(ways: Dict[str, Way], repeats: int) -> Times:
-    """Time functions in alternation.
-
-    Every other round goes backwards, so that a drift of the machine's speed
-    serves none of them. Call each once before, to warm up.
-
-    Args:
-        ways (Dict[str, Callable]): The functions by name.
-        repeats (int): Number of rounds.
-
-    Returns:
-        Dict[str, List[float]]: Seconds, one a round.
-    """
-    times: Times = {name: [] for name in ways}
-    for i in track_iter_progress(list(range(repeats))):
-        for name in list(ways)[::1 - 2 * (i % 2)]:
-            times[name].append(seconds(ways[name]))
-    return times
-
-
-def ratio(times: Times, of: str, to: str, meaning: str) -> Row:
-    """Divide the times of two ways, round by round.
-
-    Args:
-        times (Dict[str, List[float]]): See :func:`alternate`.
-        of (str): Name of the dividend.
-        to (str): Name of the divisor.
-        meaning (str): What the ratio says.
-
-    Returns:
-        Row: The median of the ratios and their quartiles.
-    """
-    ratios = np.divide(times[of], times[to])
-    lower, median, upper = np.percentile(ratios, (25, 50, 75)).tolist()
-    return dict(
-        what=meaning,
-        ratio=median,
-        lower_quartile=lower,
-        upper_quartile=upper,
-        rounds=len(ratios))
-
-
-def peak_memory(way: Way) -> int:
-    """Measure the bytes that a call needs at its worst moment.
-
-    On a GPU all that is allocated, with weights and optimizer; on a CPU the
-    tensors that the call makes, without what the kernels take inside.
-    """
-    if CUDA:
-        torch.cuda.reset_peak_memory_stats()
-        way()
-        return torch.cuda.max_memory_allocated()
-    with PeakMemory() as counter:
-        way()
-    return counter.peak
-
-
-def matmul_peak(dtype: torch.dtype, size: Optional[int] = None) -> float:
-    """Measure the FLOP/s of the device, by the best of five large products.
-
-    Args:
-        dtype (torch.dtype): What to multiply in.
-        size (int, optional): Side of the square matrices. Defaults to None,
-            8192 on a GPU and 1024 on a CPU.
-    """
-    size = size or (8192 if CUDA else 1024)
-    a, b = torch.randn(2, size, size, device=get_device(), dtype=dtype)
-    torch.mm(a, b)
-    return 2 * size**3 / min(seconds(lambda: torch.mm(a, b)) for _ in range(5))
-
-
-def color_by_class(label_map: Tensor, codec: PseudoMaskCodec) -> Tensor:
-    """Colour labels the plain way: class by class, in floats.
-
-    Args:
-        label_map (Tensor): int64 labels, shape (H, W).
-        codec (PseudoMaskCodec): Gives the colours.
-
-    Returns:
-        Tensor: Pseudo mask in 8-bit levels, shape (H, W, 3).
-    """
-    pseudo_mask = torch.zeros(*label_map.shape, 3)
-    for label, level in enumerate(codec.levels.cpu()):
-        pseudo_mask[label_map == label] = level
-    pseudo_mask[label_map == codec.ignore_index] = codec.void_level.cpu()
-    return pseudo_mask
-
-
-def plain_loss(model: SemFlowModel, images: Tensor,
-               pseudo_masks: Tensor) -> Tensor:
-    """Compute Eq. 10 the plain way: two encodes, each of the whole batch.
-
-    Args:
-        model (SemFlowModel): Gives the networks.
-        images (Tensor): Images in [-1, 1], shape (B, 3, H, W).
-        pseudo_masks (Tensor): Pseudo masks, shape (B, 3, H, W).
-
-    Returns:
-        Tensor: The loss, a scalar.
-    """
-    vae = getattr(model.autoencoder, 'vae', None)
-    sliced = getattr(vae, 'use_slicing', False)
-    if sliced:
-        vae.disable_slicing()
-    with torch.no_grad():
-        z0 = model.autoencoder.encode(images).sample()
-        z1 = model.autoencoder.encode(pseudo_masks).mean
-    if sliced:
-        vae.enable_slicing()
-    t = torch.rand(len(z0), device=z0.device)
-    s = t[:, None, None, None]
-    pred = model.network((1 - s) * z0 + s * z1, t)
-    return torch.nn.functional.mse_loss(pred, z1 - z0)
-
-
-def write_pairs(folder: Path, size: Size, num_classes: int, suffix: str,
-                count: int) -> None:
-    """Write images and labels without meaning, in mmseg's layout.
-
-    Smooth, with some grain: as a photograph they take 1 to 2 bytes a pixel as
-    PNG.
-
-    Args:
-        folder (Path): Folder to write to.
-        size (Tuple[int, int]): Height and width.
-        num_classes (int): Number of classes.
-        suffix (str): Of the images, ``'.png'`` or ``'.jpg'``.
-        count (int): Number of pairs.
-    """
-    rng = np.random.default_rng(0)
-    width_height = tuple(size)[::-1]
-    coarse = [math.ceil(side / 32) for side in size]
-    for part in ('img_dir', 'ann_dir'):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    for i in range(count):
-        image = cv2.resize(
-            rng.uniform(0, 255, (*coarse, 3)),
-            width_height,
-            interpolation=cv2.INTER_CUBIC)
-        grain = rng.normal(0, 2, image.shape)
-        cv2.imwrite(
-            str(folder / f'img_dir/{i}{suffix}'),
-            np.clip(image + grain, 0, 255).astype(np.uint8))
-        labels = cv2.resize(
-            rng.integers(0, num_classes, coarse, np.uint8),
-            width_height,
-            interpolation=cv2.INTER_NEAREST)
-        labels[:8] = 255
-        cv2.imwrite(str(folder / f'ann_dir/{i}.png'), labels)
+# Who colours and perturbs: SemFlow's transforms, or the model on its device.
+TRANSFORMS, MODEL = 'transforms', 'model'
+COMPARED = 'transforms in the pipeline / colouring in the model'
 
 
 class _InMemory(Dataset):
@@ -221,48 +66,16 @@ class _InMemory(Dataset):
         return self.items[index]
 
 
-@LOOPS.register_module()
-class AlternatingLoop(IterBasedTrainLoop):
-    """Train by the runner and by a bare loop of the same step, in turns."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.times: Times = dict(runner=[], bare=[])
-
-    def run_iter(self, data_batch: dict) -> None:
-        """Time one iteration of each."""
-        runner_iter = super().run_iter
-        ways = dict(
-            runner=lambda: runner_iter(data_batch),
-            bare=lambda: bare_step(self.runner.model, self.runner.optim_wrapper,
-                                   data_batch))
-        for name in list(ways)[::1 - 2 * (self._iter % 2)]:
-            self.times[name].append(seconds(ways[name]))
-
-
-def bare_step(model: nn.Module, wrapper: OptimWrapper,
-              data_batch: dict) -> None:
-    """Train one iteration without the toolbox: what a loop by hand does."""
-    with wrapper.optim_context(model):
-        data = model.data_preprocessor(data_batch, True)
-        loss = sum(model(**data, mode='loss').values())
-    loss.backward()
-    if wrapper.clip_grad_kwargs:
-        torch.nn.utils.clip_grad_norm_(
-            [p for p in model.parameters() if p.requires_grad],
-            **wrapper.clip_grad_kwargs)
-    wrapper.optimizer.step()
-    wrapper.optimizer.zero_grad()
-
-
 class Benchmark:
     """Measure the training step, inference and the data pipeline of a config.
 
     The networks have random weights. Where the config's data are not there,
-    files without meaning are written and read in their place.
+    files without meaning are written and read in their place. The pipeline is
+    mmsegmentation's own, ending in ``PackSegInputs``, and the model colours:
+    in one with SemFlow's transforms these are left out, and compared with.
 
     Args:
-        cfg (Config): A config with the training pipeline of SemFlow.
+        cfg (Config): A config of SemFlow's segmentor with its training data.
         out (str | Path): Folder for what is written.
         size (Tuple[int, int], optional): Height and width of the images in
             place of the config's. Defaults to None.
@@ -279,108 +92,83 @@ class Benchmark:
         tables (Dict[str, List[Row]]): What was measured.
 
     Raises:
-        ValueError: If the training pipeline makes no pseudo masks, or the
-            config is one of mmagic.
+        ValueError: If the config is none of SemFlow or one of mmagic, or its
+            training pipeline does not end in ``PackSegInputs`` or
+            ``PackSemFlowInputs``.
     """
 
     def __init__(self,
                  cfg: Config,
-                 out: Path,
+                 out: Union[str, Path],
                  size: Optional[Size] = None,
                  batch_size: Optional[int] = None,
                  optimizer: Optional[str] = None,
                  file_size: Optional[Size] = None,
                  repeats: int = 10) -> None:
         self.cfg = cfg = copy.deepcopy(cfg)
-        dataset = innermost(cfg.train_dataloader.dataset)
-        cfg.train_dataloader.dataset = dataset
         self.repeats = repeats
         self.tables: Dict[str, List[Row]] = dict(
             steps=[], ratios=[], profile=[], operators=[], inference=[], pipeline=[])
-        self._check_config()
+        dataset = self._checked_dataset()
+        *loading, pack = stock_pipeline(dataset.get('pipeline', ()))
         init_default_scope('mmseg')
         self.size = tuple(size or training_size(cfg))
         self.batch_size = batch_size or cfg.train_dataloader.batch_size
-        self.data = self._find_data(dataset, Path(out), file_size)
-        pipeline = list(dataset.pipeline)
-        before = [t['type'] for t in pipeline].index('GeneratePseudoMask')
+        self.data = find_data(cfg, Path(out), file_size)
         if size is not None:
             cfg.model.get('data_preprocessor', {}).pop('size', None)
-            pipeline.insert(
-                before,
+            loading.append(
                 dict(type='Resize', scale=self.size[::-1], keep_ratio=False))
-            before += 1
-        dataset.pipeline = pipeline[:before]
+        dataset.pipeline = loading
         self.dataset = DATASETS.build(dataset)
-        self.finish = Compose(pipeline[before:])
-        self.samples = [
-            self.dataset[i % len(self.dataset)] for i in range(self.batch_size)
-        ]
+        self.ends = {
+            MODEL: Compose([pack]),
+            TRANSFORMS: Compose(colouring_end(pack, cfg.model.semflow.codec))
+        }
+        self.samples = self._load(self.batch_size)
         if optimizer is not None:
             cfg.optim_wrapper.optimizer = dict(
                 type=optimizer, lr=cfg.optim_wrapper.optimizer.lr)
         self.runner = self._build_runner(str(out))
         self.model = self.runner.model
         self.wrapper = self.runner.optim_wrapper
-        self.flops = count_flops(cfg, self.size)
         with self.wrapper.optim_context(self.model):
             self.dtype = torch.get_autocast_dtype(
                 get_device()) if torch.is_autocast_enabled(
                     get_device()) else torch.float32
-        self.peak = matmul_peak(self.dtype)
 
-    def _check_config(self) -> None:
+    @cached_property
+    def flops(self) -> Dict[str, int]:
+        """Dict[str, int]: See :func:`count_flops`."""
+        return count_flops(self.cfg, self.size)
+
+    @cached_property
+    def peak(self) -> float:
+        """float: FLOP/s of the device, see :func:`matmul_peak`."""
+        return matmul_peak(self.dtype)
+
+    def _checked_dataset(self) -> dict:
+        """Take the pairs out of their wrappers, if the config fits."""
         cfg = self.cfg
-        semflow = cfg.model.get('semflow')
-        pipeline = cfg.train_dataloader.dataset.get('pipeline', ())
-        if semflow is None or 'GeneratePseudoMask' not in [
-                t['type'] for t in pipeline
-        ]:
+        if 'semflow' not in cfg.model:
             raise ValueError(
-                f'{cfg.filename} has no train_pipeline with GeneratePseudoMask: '
-                'there is no step of SemFlow to measure')
+                f'{cfg.filename} has no model.semflow: there is no step of '
+                'SemFlow to measure')
         if cfg.get('default_scope', 'mmseg') != 'mmseg':
             raise ValueError(
                 f'{cfg.filename} is of {cfg.default_scope}: measure its twin '
                 'for mmseg, whose training step is the same')
-        for part in (semflow.network, semflow.autoencoder):
+        for part in (cfg.model.semflow.network, cfg.model.semflow.autoencoder):
             part.pop('sd_folder', None)
             part.pop('unet_weights', None)
-
-    def _find_data(self, dataset: ConfigDict, out: Path,
-                   file_size: Optional[Size]) -> str:
-        folder = osp.join(
-            dataset.get('data_root') or '',
-            dataset.get('data_prefix', {}).get('img_path', ''))
-        if 'generate' in dataset or osp.isdir(folder):
-            return folder
-        suffix = str(
-            dataset.get('img_suffix') or inspect.signature(
-                DATASETS.get(dataset.type)).parameters['img_suffix'].default)
-        suffix = '.jpg' if suffix.endswith('.jpg') else '.png'
-        num_classes = self.cfg.model.semflow.codec.num_classes
-        file_size = file_size or [2 * side for side in training_size(self.cfg)]
-        write_pairs(out / 'files', file_size, num_classes, suffix, 4)
-        pipeline = dataset.pipeline
-        dataset.clear()
-        dataset.update(
-            type='BaseSegDataset',
-            data_root=str(out / 'files'),
-            data_prefix=dict(img_path='img_dir', seg_map_path='ann_dir'),
-            img_suffix=suffix,
-            seg_map_suffix='.png',
-            metainfo=dict(
-                classes=[str(i) for i in range(num_classes)],
-                palette=[[i, i, i] for i in range(num_classes)]),
-            pipeline=pipeline)
-        return (f'{suffix} files of {file_size[0]}x{file_size[1]} without '
-                f'meaning, since there is no {folder}')
+        dataset = innermost(cfg.train_dataloader.dataset)
+        cfg.train_dataloader.dataset = dataset
+        return dataset
 
     def _build_runner(self, out: str) -> Runner:
         cfg = self.cfg
         loader = DataLoader(
-            _InMemory([self._finished(s) for s in self.samples],
-                      self.dataset.metainfo),
+            _InMemory(self._packed(), self.dataset.metainfo),
             batch_size=self.batch_size,
             collate_fn=pseudo_collate)
         runner = Runner(
@@ -409,28 +197,43 @@ class Benchmark:
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         return runner
 
-    def _finished(self, sample: dict) -> dict:
-        return self.finish(dict(sample))
+    def _load(self, count: int) -> List[dict]:
+        """Read pairs by the pipeline, up to where they are packed."""
+        return [self.dataset[i % len(self.dataset)] for i in range(count)]
+
+    def _packed(self,
+                samples: Optional[List[dict]] = None,
+                end: str = MODEL) -> List[dict]:
+        """Pack pairs, by default the batch that all steps share."""
+        samples = self.samples if samples is None else samples
+        return [self.ends[end](dict(sample)) for sample in samples]
 
     def _preprocessed(self, items: List[dict]) -> dict:
         return self.model.data_preprocessor(pseudo_collate(items), True)
 
     def _inputs(self) -> dict:
-        return self._preprocessed([self._finished(s) for s in self.samples])
+        return self._preprocessed(self._packed())
+
+    def _masks(self, data: dict) -> Tensor:
+        """Take the pseudo masks of a batch, or colour and perturb them."""
+        samples = data['data_samples']
+        if 'gt_pseudo_mask' in samples[0]:
+            return torch.stack([s.gt_pseudo_mask.data for s in samples])
+        return self.model.semflow.perturbed_masks(_label_maps(data))
 
     @torch.no_grad()
     def _cached(self, images: Tensor, masks: Tensor, samples: list) -> List[dict]:
         """Make what a :class:`CachedLatentsDataset` would return."""
-        encode = self.model.semflow.autoencoder.encode
-        of_images, of_masks = encode(images), encode(masks)
-        identity = self.model.semflow.autoencoder.identity()
+        semflow = self.model.semflow
+        of_images, of_masks = map(semflow.autoencoder.encode, (images, masks))
+        identity = semflow.autoencoder.identity()
         posteriors = torch.stack([of_images.mean, of_images.std], 1)
         return [
             pack_latents(
                 posterior.cpu(),
                 mask_latent.cpu(),
                 sample.gt_sem_seg.data[0].to(torch.uint8).cpu(),
-                codec=sample.codec,
+                codec=semflow.codec.spec,
                 autoencoder=identity) for posterior, mask_latent, sample in zip(
                     posteriors, of_masks.mean, samples, strict=True)
         ]
@@ -438,25 +241,21 @@ class Benchmark:
     def _loss(self, data: dict) -> Tensor:
         return self.model.parse_losses(self.model(**data, mode='loss'))[0]
 
-    def _plain_loss(self, model: SemFlowModel) -> Tensor:
-        images, pseudo_masks = [], []
-        for sample in self.samples:
-            image = torch.from_numpy(sample['img'].astype(np.float32))
-            images.append(image.permute(2, 0, 1).flip(0) / 127.5 - 1)
-            label_map = torch.from_numpy(sample['gt_seg_map'].astype(np.int64))
-            levels = color_by_class(label_map, model.codec)
-            amplitude = model.codec.amplitude
-            levels += torch.empty_like(levels).uniform_(-amplitude, amplitude)
-            pseudo_masks.append(levels.permute(2, 0, 1) / 127.5 - 1)
-        device = get_device()
-        return plain_loss(model, torch.stack(images).to(device),
-                          torch.stack(pseudo_masks).to(device))
+    def _plain_loss(self, semflow: nn.Module) -> Tensor:
+        images, masks = plain_batch(self.samples, semflow.codec)
+        return plain_loss(semflow, images.to(get_device()),
+                          masks.to(get_device()))
 
     @staticmethod
     def _train(model: nn.Module, wrapper: OptimWrapper, loss: Way) -> None:
         with wrapper.optim_context(model):
             value = loss()
         wrapper.update_params(value)
+
+    def _train_on(self, items: List[dict]) -> None:
+        """Train a step on packed pairs."""
+        self._train(self.model, self.wrapper,
+                    lambda: self._loss(self._preprocessed(items)))
 
     def measure_runner(self) -> None:
         """Compare mmengine's runner, with its hooks, to a bare loop."""
@@ -470,11 +269,19 @@ class Benchmark:
                   'time of an iteration: runner / bare loop'))
 
     def measure_steps(self) -> None:
-        """Measure the training step in its forms."""
+        """Measure the training step in its forms.
+
+        Raises:
+            ValueError: If the process is not SemFlow's, whose plain step this
+                is.
+        """
         semflow, wrapper = self.model.semflow, self.wrapper
+        if not isinstance(semflow.process, RectifiedFlow):
+            raise ValueError(
+                'the plain step is that of a RectifiedFlow: model.semflow.process '
+                f'must be one, but got {type(semflow.process).__name__}')
         data = self._inputs()
-        images = data['inputs']
-        masks = torch.stack([s.gt_pseudo_mask.data for s in data['data_samples']])
+        images, masks = data['inputs'], self._masks(data)
         cached = self._cached(images, masks, data['data_samples'])
         plain, plain_wrapper = self.model, wrapper
         changed = self.cfg.model.semflow
@@ -490,11 +297,8 @@ class Benchmark:
         ways = {
             'plain step': lambda: self._train(
                 plain, plain_wrapper, lambda: self._plain_loss(plain.semflow)),
-            'step': lambda: self._train(
-                self.model, wrapper, lambda: self._loss(self._inputs())),
-            'step from cached latents': lambda: self._train(
-                self.model, wrapper, lambda: self._loss(
-                    self._preprocessed(cached))),
+            'step': lambda: self._train_on(self._packed()),
+            'step from cached latents': lambda: self._train_on(cached),
             'encoding alone': encode
         }
         flops = dict.fromkeys(ways, self.flops['encode'])
@@ -515,21 +319,57 @@ class Benchmark:
             ratio(times, 'plain step', 'step from cached latents',
                   'rate: step from cached latents / plain step'),
             ratio(times, 'encoding alone', 'step',
-                  "the autoencoder's share of the step")
+                  "the autoencoder's share of the step"),
+            *self._compare_colouring()
+        ]
+
+    def _compare_colouring(self) -> List[Row]:
+        """Compare SemFlow's transforms to the model, over the whole step.
+
+        Loading is what a worker does for a batch, in one thread; the step
+        begins with what the worker hands over.
+        """
+        loaded: Dict[str, List[dict]] = {}
+
+        def load(end: str) -> None:
+            with one_thread():
+                loaded[end] = self._packed(self._load(self.batch_size), end)
+
+        def train(end: str) -> None:
+            self._train_on(loaded[end])
+
+        ways = {(part, end): partial(way, end)
+                for part, way in (('loading', load), ('step', train))
+                for end in (TRANSFORMS, MODEL)}
+        for way in ways.values():
+            way()
+        times = alternate(ways, self.repeats)
+        for end in (TRANSFORMS, MODEL):
+            times['loading and step', end] = np.add(times['loading', end],
+                                                    times['step', end])
+        return [
+            ratio(times, (part, TRANSFORMS), (part, MODEL),
+                  f'time of {part}: {COMPARED}')
+            for part in ('loading', 'step', 'loading and step')
         ]
 
     def measure_profile(self, num_operators: int = 8) -> None:
-        """Measure the parts of the step, and its costliest operators."""
+        """Measure the parts of the step, and its costliest operators.
+
+        Args:
+            num_operators (int): How many of them. Defaults to 8.
+        """
         semflow, wrapper = self.model.semflow, self.wrapper
         self.model.train()
         passed: Dict[str, Any] = {}
 
-        def prepare() -> None:
-            data = passed['data'] = self._inputs()
-            samples = data['data_samples']
-            passed['masks'] = torch.stack(
-                [s.gt_pseudo_mask.data for s in samples])
-            passed['labels'] = torch.cat([s.gt_sem_seg.data for s in samples])
+        def load() -> None:
+            with one_thread():
+                items = self._packed(self._load(self.batch_size))
+            passed['data'] = self._preprocessed(items)
+
+        def colour() -> None:
+            passed['masks'] = self._masks(passed['data'])
 
         def encode() -> None:
             with wrapper.optim_context(self.model):
@@ -539,7 +379,7 @@ class Benchmark:
         def forward() -> None:
             with wrapper.optim_context(self.model):
                 losses = semflow.loss_of_latents(*passed['latents'],
-                                                 passed['labels'])
+                                                 _label_maps(passed['data']))
                 passed['loss'] = self.model.parse_losses(losses)[0]
 
         def optimize() -> None:
@@ -547,7 +387,8 @@ class Benchmark:
             wrapper.zero_grad()
 
         parts = {
-            'pseudo masks, batch': prepare,
+            'loading, packing': load,
+            'colouring, perturbation': colour,
             'encoding': encode,
             'forward': forward,
             'backward': lambda: wrapper.backward(passed['loss']),
@@ -561,7 +402,7 @@ class Benchmark:
         with torch.profiler.profile() as profile:
             for part in parts.values():
                 part()
-        medians = {name: float(np.median(v)) for name, v in times.items()}
+        medians = {name: median(values) for name, values in times.items()}
         total = sum(medians.values())
         self.tables['profile'] = [
             dict(part=name, seconds=value, share=value / total)
@@ -576,7 +417,11 @@ class Benchmark:
         ]
 
     def measure_inference(self, num_steps: Sequence[int]) -> None:
-        """Measure the segmentation of one image by numbers of steps."""
+        """Measure the segmentation of one image by numbers of steps.
+
+        Args:
+            num_steps (Sequence[int]): Numbers of solver steps.
+        """
         image = self._inputs()['inputs'][:1]
         semflow = self.model.eval().semflow
         dtype = self.model.test_cfg.get('dtype')
@@ -585,11 +430,12 @@ class Benchmark:
             dtype=torch.bfloat16,
             enabled=dtype is not None)
 
+        @torch.no_grad()
         def segment(steps: int) -> None:
             with context:
                 semflow.image_to_mask(image, steps)
 
-        ways = {n: lambda n=n: segment(n) for n in num_steps}
+        ways = {n: partial(segment, n) for n in num_steps}
         memory = {n: peak_memory(way) for n, way in ways.items()}
         times = alternate(ways, self.repeats)
         for n in ways:
@@ -600,22 +446,49 @@ class Benchmark:
 
     def _row(self, name: Row, times: List[float], count: int,
              memory: int, flops: int) -> Row:
-        median = float(np.median(times))
+        time_of_one = median(times)
         return dict(
             **name,
-            images_per_second=count / median,
-            seconds=median,
+            images_per_second=count / time_of_one,
+            seconds=time_of_one,
             memory_GiB=memory / 2**30,
             GFLOP_per_image=flops / 1e9,
-            share_of_peak=flops * count / median / self.peak)
+            share_of_peak=flops * count / time_of_one / self.peak)
 
     def measure_pipeline(self) -> None:
-        """Measure the training pipeline on one core, transform by transform."""
-        threads = torch.get_num_threads(), cv2.getNumThreads()
-        torch.set_num_threads(1)
-        cv2.setNumThreads(0)
+        """Measure the training pipeline on one core, transform by transform.
+
+        And what an image costs until its pseudo mask is on the device, which
+        needs no network.
+        """
+        with one_thread():
+            self._measure_transforms()
+            sample = self.samples[0]
+            codec = self.model.semflow.codec
+            generate = self.ends[TRANSFORMS].transforms[0]
+            ways = {
+                'by class': lambda: colour_by_class(labels_of(sample), codec),
+                'transform': lambda: generate(dict(sample)),
+                **{end: partial(self._image_and_mask, end)
+                   for end in (TRANSFORMS, MODEL)}
+            }
+            for way in ways.values():
+                way()
+            times = alternate(ways, self.repeats)
+        self.tables['ratios'] += [
+            ratio(times, 'by class', 'transform',
+                  'rate: GeneratePseudoMask / by class, in floats'),
+            ratio(times, TRANSFORMS, MODEL,
+                  f'time of an image and its pseudo mask: {COMPARED}')
+        ]
+
+    def _image_and_mask(self, end: str) -> Tensor:
+        return self._masks(
+            self._preprocessed(self._packed(self._load(1), end)))
+
+    def _measure_transforms(self) -> None:
         transforms = [
-            *self.dataset.pipeline.transforms, *self.finish.transforms
+            *self.dataset.pipeline.transforms, *self.ends[MODEL].transforms
         ]
         times: Times = {type(t).__name__: [] for t in transforms}
         for i in range(self.repeats + 1):
@@ -627,32 +500,15 @@ class Benchmark:
                 spent[type(transform).__name__] += time.process_time() - start
             for name, value in spent.items():
                 times[name].append(value)
-        rows = [
-            dict(transform=name, milliseconds=1000 * float(np.median(values[1:])))
-            for name, values in times.items()
-        ]
-        total = float(np.median(np.sum(list(times.values()), 0)[1:]))
-        rows.append(
+        total = median(np.sum(list(times.values()), 0)[1:])
+        self.tables['pipeline'] = [
+            *(dict(transform=name, milliseconds=1000 * median(values[1:]))
+              for name, values in times.items()),
             dict(
                 transform='all',
                 milliseconds=1000 * total,
-                images_per_second_and_core=1 / total))
-        self.tables['pipeline'] = rows
-        sample = self.samples[0]
-        label_map = torch.from_numpy(sample['gt_seg_map'].astype(np.int64))
-        codec = self.model.semflow.codec
-        pair = {
-            'by class': lambda: color_by_class(label_map, codec),
-            'transform': lambda: self.finish.transforms[0](dict(sample))
-        }
-        for way in pair.values():
-            way()
-        self.tables['ratios'].append(
-            ratio(
-                alternate(pair, self.repeats), 'by class', 'transform',
-                'rate: GeneratePseudoMask / by class, in floats'))
-        torch.set_num_threads(threads[0])
-        cv2.setNumThreads(threads[1])
+                images_per_second_and_core=1 / total)
+        ]
 
     @property
     def conditions(self) -> Dict[str, Any]:
@@ -671,6 +527,11 @@ class Benchmark:
             peak_GFLOP_per_second=round(self.peak / 1e9, 1),
             clock='wall' if CUDA else "the process' own seconds",
             weights='random',
-            process=self.model.semflow.process.__class__.__name__,
+            process=type(self.model.semflow.process).__name__,
             losses=', '.join(
                 type(loss).__name__ for loss in self.model.semflow.losses))
+
+
+def _label_maps(data: dict) -> Tensor:
+    """Stack the labels of a batch, shape (B, H, W)."""
+    return torch.cat([s.gt_sem_seg.data for s in data['data_samples']])

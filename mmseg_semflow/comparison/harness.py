@@ -19,6 +19,8 @@ from mmseg_semflow.files import write_bytes
 from mmseg_semflow.synthesis import Synthesizer
 from mmseg_semflow.synthesis.gallery import to_gallery
 
+from .extra import reason
+
 SEGMENTATION, SYNTHESIS = 'segmentation', 'synthesis'
 NUM_STEPS = (1, 2, 5, 10, 25)
 UNKNOWN = 'unknown'
@@ -38,9 +40,9 @@ class Comparison:
             in place of those of their configs. Defaults to None.
         seeds (Sequence[int]): See :meth:`Evaluation.segmentation`.
         num_images (int, optional): See :class:`Evaluation`. Defaults to None.
-        metrics (Sequence[dict]): Metrics of the images that are drawn.
+        metrics (Sequence[dict]): Metrics of the images that are synthesised.
             Defaults to none, which leaves the synthesis out.
-        num_samples (int): Images a mask. Defaults to 2.
+        num_samples (int): Images per mask. Defaults to 2.
         device (str, optional): Defaults to None, a GPU if there is one.
 
     Attributes:
@@ -49,8 +51,9 @@ class Comparison:
             them, as :func:`to_gallery` takes them.
 
     Raises:
-        ValueError: If the configs have other test data, other classes or,
-            among segmentors, other metrics than the first.
+        ValueError: If a config cannot be read, a library that its method needs
+            included; or if one has other test data, other classes or, among
+            segmentors, other metrics than the first.
         KeyError: If there is no such metric of the images.
     """
 
@@ -62,7 +65,7 @@ class Comparison:
                  metrics: Sequence[dict] = (),
                  num_samples: int = 2,
                  device: Optional[str] = None) -> None:
-        self.configs = [Config.fromfile(path) for path in configs]
+        self.configs = [_read(path) for path in configs]
         self.num_steps = num_steps
         self.seeds = list(seeds)
         self.num_images = num_images
@@ -89,7 +92,7 @@ class Comparison:
         """Evaluate all methods, one after the other.
 
         Args:
-            checkpoints (Sequence[str]): One a config. Where there is none, or
+            checkpoints (Sequence[str]): One per config. Where there is none, or
                 it does not fit, the row says so and the others go on.
 
         Yields:
@@ -125,7 +128,6 @@ class Comparison:
         try:
             model = MODELS.build(cfg.model)
         except (TypeError, KeyError, ImportError) as error:
-            # Also what an extra that is not installed leads to.
             raise ValueError(
                 f'{cfg.filename} cannot be built: {error}') from error
         try:
@@ -134,12 +136,12 @@ class Comparison:
             raise ValueError(f'{checkpoint} does not fit {cfg.filename}: '
                              f'{error}') from error
         model.cfg = cfg
-        # Of a GAN what draws for masks, not what judges or maps back.
-        drawing = model
+        # Of a GAN what synthesises, not what judges or maps back.
+        synthesising = model
         if hasattr(model, 'generators'):
-            drawing = model.generators[model._default_domain]
+            synthesising = model.generators[model._default_domain]
         learned = sum(
-            p.numel() for p in drawing.parameters() if p.requires_grad)
+            p.numel() for p in synthesising.parameters() if p.requires_grad)
         budget = dict(
             parameters_millions=learned / 1e6, **_budget(meta))
         return model.to(self.device).eval(), budget
@@ -160,7 +162,9 @@ class Comparison:
         segments = (
             isinstance(model, BaseSegmentor)
             and 'image_to_mask' in semflow.process.directions)
-        draws = bool(self.metrics) and 'mask_to_image' in semflow.process.directions
+        synthesises = (
+            bool(self.metrics)
+            and 'mask_to_image' in semflow.process.directions)
         how = model.cfg.get('comparison', {})
         steps = self.num_steps or how.get('num_steps', NUM_STEPS)
         solvers = how.get('solvers', [semflow.process.default_solver])
@@ -171,7 +175,7 @@ class Comparison:
                     **shown,
                     **evaluation.segmentation(**sampled, seeds=self.seeds)
                 }
-            if draws:
+            if synthesises:
                 synthesizer = Synthesizer(
                     semflow, **{
                         **model.cfg.get('synthesis', {}),
@@ -194,7 +198,7 @@ class Comparison:
                 text += (f' by {Path(metric["segmentor"]).name} '
                          f'({metric["checkpoint"]})')
         if self.metrics:
-            text += f' of {self.num_samples} samples a mask, seed 0'
+            text += f' of {self.num_samples} samples per mask, seed 0'
         return text + '.'
 
 
@@ -205,6 +209,13 @@ def _budget(meta: dict) -> Row:
         iterations=meta.get('iter', UNKNOWN),
         batch=settings.get('images in an iteration', UNKNOWN),
         train_images=settings.get('number of images', UNKNOWN))
+
+
+def _read(path: str) -> Config:
+    try:
+        return Config.fromfile(path)
+    except ImportError as error:
+        raise ValueError(f'{path} cannot be read: {reason(error)}') from error
 
 
 def _test_data(cfg: Config) -> Dict[str, Any]:
@@ -237,10 +248,12 @@ def budget_note(rows: Sequence[Row]) -> str:
         if keys[0] in row:
             methods = budgets.setdefault(tuple(row[key] for key in keys), [])
             methods += [row['method']] * (row['method'] not in methods)
-    texts = [
-        f'{", ".join(methods)}: {i} iterations of {b}, of {n} images'
-        for (i, b, n), methods in budgets.items()
-    ]
+    texts = []
+    for budget, methods in budgets.items():
+        iterations, batch, images = (
+            '?' if number == UNKNOWN else number for number in budget)
+        texts.append(f'{", ".join(methods)}: {iterations} iterations of {batch} '
+                     f'images, from {images}')
     told = 'The budgets differ: ' if len(texts) > 1 else 'Equal budgets: '
     if any(UNKNOWN in budget for budget in budgets):
         told = 'The budgets, as far as checkpoints tell them: '
@@ -248,7 +261,7 @@ def budget_note(rows: Sequence[Row]) -> str:
 
 
 def to_plot(rows: Sequence[Row]) -> bytes:
-    """Draw mIoU by the network calls of an image, as PNG.
+    """Plot mIoU by the network calls per image, as PNG.
 
     Bars reach from the smallest to the largest of several seeds.
     """
@@ -268,7 +281,7 @@ def to_plot(rows: Sequence[Row]) -> bytes:
             for row in own
         ] for key, sign in (('mIoU_min', -1), ('mIoU_max', 1))]
         axis.errorbar(nfe, miou, reach, marker='o', capsize=3, label=name)
-    axis.set(xlabel='network calls an image', ylabel='mIoU', xscale='log')
+    axis.set(xlabel='network calls per image', ylabel='mIoU', xscale='log')
     axis.xaxis.set_major_formatter('{x:.0f}')
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[0]:
@@ -287,7 +300,8 @@ def _name(row: Row, *more: str) -> str:
 
 
 def write_comparison(tables: Dict[str, List[Row]], pictures: Dict[str, dict],
-                     protocol: str, out: Union[str, Path]) -> str:
+                     protocol: str, out: Union[str, Path],
+                     changed: Optional[str] = None) -> str:
     """Write the tables, the plot and the pictures to a folder.
 
     Args:
@@ -297,6 +311,9 @@ def write_comparison(tables: Dict[str, List[Row]], pictures: Dict[str, dict],
         protocol (str): What stands below the tables.
         out (str | Path): The folder: ``comparison.md``, ``comparison.png``
             and for each table a ``.csv`` and a ``.png``.
+        changed (str, optional): The one of the tables that has changed since
+            the last call: what shows another is left as it is. Defaults to
+            None, both have.
 
     Returns:
         str: The Markdown.
@@ -305,14 +322,18 @@ def write_comparison(tables: Dict[str, List[Row]], pictures: Dict[str, dict],
     for name, rows in tables.items():
         if rows:
             parts += [f'## {name.capitalize()}\n', to_markdown(rows)]
+        if changed not in (None, name):
+            continue
+        if rows:
             write_bytes(out / f'{name}.csv', to_csv(rows).encode())
         if pictures[name]:
             write_bytes(out / f'{name}.png', to_gallery(pictures[name]))
+        if name == SEGMENTATION:
+            write_bytes(out / 'comparison.png', to_plot(rows))
     parts += [
         protocol,
         budget_note([row for rows in tables.values() for row in rows])
     ]
     text = '\n'.join(parts) + '\n'
     write_bytes(out / 'comparison.md', text.encode())
-    write_bytes(out / 'comparison.png', to_plot(tables[SEGMENTATION]))
     return text

@@ -28,6 +28,8 @@ def declare_torchvision_ops() -> None:
         except OSError:
             continue
         return
+    if hasattr(torch.ops.torchvision, 'nms'):  # declared by somebody else
+        return
     _library = torch.library.Library('torchvision', 'DEF')
     for name in ('nms', 'qnms'):
         _library.define(

@@ -22,9 +22,7 @@ class CamVidDataset(CheckedLayout, BaseSegDataset):
     void.
 
     Args:
-        img_suffix (str): Suffix of the images. Defaults to '.jpg'.
-        seg_map_suffix (str): Suffix of the label maps. Defaults to '.png'.
-        **kwargs: Further arguments of ``BaseSegDataset``.
+        **kwargs: Arguments of ``BaseSegDataset``.
 
     Raises:
         ValueError: If the folder has another layout.
@@ -37,13 +35,6 @@ class CamVidDataset(CheckedLayout, BaseSegDataset):
                  [60, 40, 222], [128, 128, 0], [192, 128, 128], [64, 64, 128],
                  [64, 0, 128], [64, 64, 0], [0, 128, 192]])
     guide = 'docs/datasets/camvid.md'
-
-    def __init__(self,
-                 img_suffix: str = '.jpg',
-                 seg_map_suffix: str = '.png',
-                 **kwargs) -> None:
-        super().__init__(
-            img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
 
 # The colours (RGB) of the 32 original classes, grouped as for SegNet.
@@ -103,7 +94,7 @@ def convert_camvid(source: Union[str, Path],
         source (str | Path): Folder with ``701_StillsRaw_full/NAME.png`` and
             ``LabeledApproved_full/NAME_L.png``.
         splits (str | Path): Folder with ``train.txt``, ``val.txt`` and
-            ``test.txt``: a line for each image, its name or path first.
+            ``test.txt``: one line per image, its name or path first.
         out (str | Path): Folder to write.
         nproc (int): Number of processes. Defaults to 1.
 
@@ -113,7 +104,7 @@ def convert_camvid(source: Union[str, Path],
 
     Raises:
         ValueError: If a file is missing or unreadable, or more than 1 % of a
-            label image has unknown colours. It is named.
+            label image has unknown colours. The error names it.
     """
     source, out = Path(source), Path(out)
     require(source / STILLS, source / LABELED)

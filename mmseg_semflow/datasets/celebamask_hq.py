@@ -1,4 +1,4 @@
-"""CelebAMask-HQ, faces with a class for every part."""
+"""CelebAMask-HQ, faces with one class per part."""
 
 from functools import partial
 from pathlib import Path
@@ -21,14 +21,12 @@ class CelebAMaskHQDataset(CheckedLayout, BaseSegDataset):
 
     Images are ``img_dir/N.jpg`` and label maps ``ann_dir/N.png``, as
     :func:`convert_celebamask_hq` writes them; ``ann_file`` lists the N of a
-    split. Every pixel has a class, there is no void. Eyes, brows and ears are
+    split. Every pixel has a class; there is no void. Eyes, brows and ears are
     left or right: a flip must swap them, see ``swap_seg_labels`` of
     mmsegmentation's ``RandomFlip``.
 
     Args:
-        img_suffix (str): Suffix of the images. Defaults to '.jpg'.
-        seg_map_suffix (str): Suffix of the label maps. Defaults to '.png'.
-        **kwargs: Further arguments of ``BaseSegDataset``.
+        **kwargs: Arguments of ``BaseSegDataset``.
 
     Raises:
         ValueError: If the folder has another layout.
@@ -45,13 +43,6 @@ class CelebAMaskHQDataset(CheckedLayout, BaseSegDataset):
                  [0, 204, 204], [0, 51, 0], [255, 153, 51], [0, 204, 0]])
     guide = 'docs/datasets/celebamask_hq.md'
 
-    def __init__(self,
-                 img_suffix: str = '.jpg',
-                 seg_map_suffix: str = '.png',
-                 **kwargs) -> None:
-        super().__init__(
-            img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
-
 
 # Index in CelebA of the first image of its validation and of its test set.
 FIRST_VAL, FIRST_TEST = 162771, 182638
@@ -64,7 +55,7 @@ def convert_celebamask_hq(source: Union[str, Path],
     """Convert the original distribution to what the dataset reads.
 
     Where masks of parts overlap, the class with the larger index wins: parts
-    are drawn in the order of the classes. Images are reduced to the size of
+    are painted in the order of the classes. Images are reduced to the size of
     the masks, 512x512. The splits are those of CelebA, as
     ``CelebA-HQ-to-CelebA-mapping.txt`` tells them.
 
@@ -79,8 +70,8 @@ def convert_celebamask_hq(source: Union[str, Path],
         nproc (int): Number of processes. Defaults to 1.
 
     Raises:
-        ValueError: If a file is missing, unreadable or unlike the others. It
-            is named.
+        ValueError: If a file is missing, unreadable or unlike the others. The
+            error names it.
     """
     source, out = Path(source), Path(out)
     require(source / MAPPING, source / 'CelebA-HQ-img',
@@ -97,7 +88,7 @@ def convert_celebamask_hq(source: Union[str, Path],
 
 
 def read_splits(path: Path) -> Dict[str, List[int]]:
-    """Deal the images out to the splits of CelebA.
+    """Assign the images to the splits of CelebA.
 
     Args:
         path (Path): ``CelebA-HQ-to-CelebA-mapping.txt``: a header, then lines

@@ -34,7 +34,7 @@ def read_pixels(path: Path, flag: str = 'color') -> np.ndarray:
         np.ndarray: BGR, uint8, shape (H, W, 3), or gray, (H, W).
 
     Raises:
-        ValueError: If it is missing or broken. The file is named.
+        ValueError: If it is missing or damaged. The error names the file.
     """
     require(path)
     try:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from numbers import Integral
 from pathlib import Path
 from typing import Callable, Optional, Sequence, Tuple
@@ -12,6 +11,8 @@ import numpy as np
 from mmengine.utils import track_iter_progress
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
+
+from mmseg_semflow.files import written_whole
 
 from .unreadable import NamedFiles
 
@@ -517,16 +518,13 @@ def write_toy_street(data_root: str,
         seed=_check_integer('seed', seed, 0))
     root = Path(data_root).resolve()
     if not root.exists() or not os.listdir(root):
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-                prefix=f'.{root.name}.', dir=root.parent) as folder:
-            scenes = Path(folder) / 'scenes'
-            _write_scenes(scenes, meta)
-            try:
-                scenes.rename(root)
-            except OSError:
-                if not (root / 'meta.json').is_file():
-                    raise
+        try:
+            with written_whole(root) as scenes:
+                _write_scenes(scenes, meta)
+        except OSError:
+            # Unless another process was the first to write it.
+            if not (root / 'meta.json').is_file():
+                raise
     _check_folder(root, meta)
 
 

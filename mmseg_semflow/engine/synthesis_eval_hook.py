@@ -2,7 +2,6 @@
 
 from typing import Dict, List, Optional, Sequence
 
-import numpy as np
 import torch
 from mmengine.dist import get_dist_info
 from mmengine.evaluator import Evaluator
@@ -12,8 +11,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from mmseg_semflow.pixels import paint
 from mmseg_semflow.synthesis import Synthesizer, image_and_labels
+from mmseg_semflow.synthesis.gallery import sample_grid
 
 
 @HOOKS.register_module()
@@ -86,7 +85,7 @@ class SynthesisEvalHook(Hook):
         if isinstance(runner.model, FullyShardedDataParallel):
             # Its ranks must call the network together and equally often.
             raise ValueError(
-                'SynthesisEvalHook cannot draw with a model that FSDP shards: '
+                'SynthesisEvalHook cannot synthesise with a model that FSDP shards: '
                 'leave it out of custom_hooks, and evaluate the checkpoints by '
                 'tools/test.py with a semflow_generator config')
         if not hasattr(model, 'semflow'):
@@ -168,32 +167,3 @@ class SynthesisEvalHook(Hook):
             palette = runner.val_dataloader.dataset.metainfo.get('palette')
             runner.visualizer.add_image(
                 'synthesis', sample_grid(self._shown, palette), runner.iter)
-
-
-def sample_grid(shown: Sequence[dict],
-                palette: Sequence[Sequence[int]]) -> np.ndarray:
-    """Lay out mask, real image and samples, one row each.
-
-    Args:
-        shown (Sequence[dict]): Results of :meth:`Synthesizer.evaluate`, all
-            of the same number of samples.
-        palette (Sequence[Sequence[int]]): RGB colour of each class; void is
-            black.
-
-    Returns:
-        np.ndarray: RGB, uint8, shape (H, W, 3).
-    """
-    rows = []
-    for fields in shown:
-        images = [fields['gt_img'], *fields['samples']]
-        rows.append(
-            np.concatenate([
-                paint(fields['gt_label_map'], palette).numpy(),
-                *(image.permute(1, 2, 0).cpu().numpy()
-                  for image in images)
-            ], 1))
-    width = max(row.shape[1] for row in rows)
-    return np.concatenate([
-        np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)))
-        for row in rows
-    ])

@@ -13,12 +13,12 @@ from mmseg_semflow.datasets.seeded import ITERATION, seed_generators, too_many
 
 @LOOPS.register_module()
 class ResumableTrainLoop(IterBasedTrainLoop):
-    """IterBasedTrainLoop whose every draw is a function of seed and iteration.
+    """IterBasedTrainLoop whose randomness is a function of seed and iteration.
 
-    What an iteration draws depends on (seed, rank, iteration), and a sample
-    on (seed, position), its number among all that were drawn. So a resumed
-    training has no state of generators to restore and no data to skip: it
-    draws what it would have drawn if it had not stopped.
+    The random numbers of an iteration depend on (seed, rank, iteration), and
+    a training pair on (seed, position), its number among all pairs. So a
+    resumed training has no state of generators to restore and no data to
+    skip: it gets what it would have got if it had not stopped.
 
     An unreadable image or label map is named in the log and replaced by the
     next one of the dataset. Every process counts the different files that it
@@ -88,7 +88,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         return super().run()
 
     def run_iter(self, data_batch: Sequence[dict]) -> None:
-        """Run one iteration with draws of its own.
+        """Run one iteration with random numbers of its own.
 
         Args:
             data_batch (Sequence[dict]): Batch of the data loader.

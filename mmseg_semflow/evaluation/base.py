@@ -79,8 +79,8 @@ class SynthesisMetric(BaseMetric):
         """Build a feature network with its published weights.
 
         Args:
-            build (Callable): Makes the network of the weights. What it draws
-                is not taken from the random numbers of a training.
+            build (Callable): Makes the network of the weights. What it
+                samples is not taken from the random numbers of a training.
             url (str): Where the weights are published.
             weights (str, optional): Path of the file. None for the file of
                 the published name in the folder of torch.hub.
@@ -135,8 +135,8 @@ class SynthesisMetric(BaseMetric):
 
         Args:
             data_batch (Any): Not used.
-            data_samples (Sequence[dict]): The results, one per mask; RGB, or BGR
-                where they are mmagic's, which say so.
+            data_samples (Sequence[dict]): The results, one per mask; RGB, or
+                BGR where they are mmagic's, which say so.
 
         Raises:
             ValueError: If one lacks what is needed or breaks a rule.

@@ -21,7 +21,7 @@ class SampleDiversity(SynthesisMetric):
         **kwargs: See :class:`SynthesisMetric`.
 
     Raises:
-        ValueError: If there is only one sample a mask.
+        ValueError: If there is only one sample per mask.
     """
 
     figures = ('diversity', 'brightness', 'gt_brightness')
@@ -31,7 +31,7 @@ class SampleDiversity(SynthesisMetric):
         samples = sample['samples'].float()
         if len(samples) < 2:
             raise ValueError(
-                'SampleDiversity needs at least 2 samples a mask: set '
+                'SampleDiversity needs at least 2 samples per mask: set '
                 f'num_samples in the synthesis settings, but got {len(samples)}')
         return dict(
             diversity=fmean((one - other).abs().mean().item()

@@ -21,11 +21,11 @@ class PerceptualDistance(SynthesisMetric):
     """Compute LPIPS (Zhang et al. 2018), version 0.1; 0 for equal images.
 
     ``LPIPS`` is the mean distance of the samples to the real image. Where
-    there are several samples a mask, ``LPIPS_diversity`` is the mean distance
-    between two of them (Zhu et al. 2017). Where round trips were drawn,
-    ``round_trip_LPIPS`` and ``label_round_trip_LPIPS`` are the mean distances
-    of what came back, from the pseudo mask and from the labels, to the real
-    image.
+    there are several samples per mask, ``LPIPS_diversity`` is the mean
+    distance between two of them (Zhu et al. 2017). Where round trips were
+    made, ``round_trip_LPIPS`` and ``label_round_trip_LPIPS`` are the mean
+    distances of what came back, from the pseudo mask and from the labels, to
+    the real image.
 
     Args:
         net (str): Trunk, ``'alex'`` or ``'vgg'``. Defaults to ``'alex'``.

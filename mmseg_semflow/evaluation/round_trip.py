@@ -11,14 +11,14 @@ class RoundTrip(SynthesisMetric):
 
     ``round_trip_PSNR`` is that of what came back from the pseudo mask as the
     flow left it (SemFlow, Eq. 12, then 13), ``label_round_trip_PSNR`` that of
-    what was drawn for the labels found in it. Both are means over the images
+    what was synthesised for the labels found in it. Both are means over the images
     in dB; as elsewhere it is infinite for equal images, and then the mean too.
 
     Args:
         **kwargs: See :class:`SynthesisMetric`.
 
     Raises:
-        ValueError: If the round trips were not drawn.
+        ValueError: If the round trips were not made.
     """
 
     packages = ('torchmetrics', )

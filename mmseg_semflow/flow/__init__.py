@@ -19,6 +19,7 @@ from .tiling import (
     Condition,
     Network,
     average_windows,
+    check_tiling,
     tile_network,
     window_ends,
 )
@@ -27,6 +28,7 @@ __all__ = [
     'ADAPTIVE_SOLVERS', 'FIXED_STEP_SOLVERS', 'SOLVERS', 'TIME_SAMPLINGS',
     'BrownianBridgePath', 'Condition', 'Generators', 'Network', 'PathSample',
     'PseudoMaskCodec', 'RectifiedFlowPath', 'StepCallback', 'average_windows',
-    'check_labels', 'check_num_steps', 'check_solver', 'integrate', 'normal_like', 'perturb',
-    'seeded_generator', 'tile_network', 'uniform_times', 'window_ends'
+    'check_labels', 'check_num_steps', 'check_solver', 'check_tiling',
+    'integrate', 'normal_like', 'perturb', 'seeded_generator', 'tile_network',
+    'uniform_times', 'window_ends'
 ]

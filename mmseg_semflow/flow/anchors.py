@@ -49,7 +49,7 @@ class PseudoMaskCodec(nn.Module):
 
     Args:
         num_classes (int): Number of classes.
-        divisions (int): Number of levels a channel, k. Defaults to 6.
+        divisions (int): Number of levels per channel, k. Defaults to 6.
         spacing (int): Distance s between levels, in 8-bit levels. Defaults
             to 50.
         amplitude (float): Half-width beta of the finite perturbation (Eq.

@@ -36,7 +36,7 @@ class BrownianBridgePath:
         return 4 * self.max_variance * t * (1 - t)
 
     def sample(self, z0: Tensor, z1: Tensor, t: Tensor) -> Tensor:
-        """Draw points on the path.
+        """Sample points on the path.
 
         Args:
             z0 (Tensor): Image latent, shape (B, C, h, w).
@@ -58,7 +58,7 @@ class BrownianBridgePath:
              next_distance: Tensor,
              eta: float = 1.,
              generators: Generators = None) -> Tensor:
-        r"""Draw a point nearer to the target, given the point at hand.
+        r"""Sample a point nearer to the target, given the point at hand.
 
         With the time m measured from the target,
 
@@ -71,7 +71,7 @@ class BrownianBridgePath:
 
         (BBDM, Sec. 3.3). For every eta a point of the path at m < 1 leads to
         one of the path at m'. At m = 1, where the variance is 0, the result
-        is drawn from the path only for eta = 1.
+        is sampled from the path only for eta = 1.
 
         Args:
             zt (Tensor): Point on the path, shape (B, C, h, w).

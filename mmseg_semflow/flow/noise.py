@@ -15,7 +15,7 @@ def seeded_generator(seed: int, number: int, content: Tensor) -> torch.Generator
     Args:
         seed (int): The user's seed.
         number (int): Which of the samples of this content, from 0.
-        content (Tensor): What the sample is drawn for, uint8, of any shape:
+        content (Tensor): What the sample is made for, uint8, of any shape:
             labels or an image.
 
     Returns:
@@ -31,18 +31,18 @@ def seeded_generator(seed: int, number: int, content: Tensor) -> torch.Generator
 
 
 def normal_like(z: Tensor, generators: Generators = None) -> Tensor:
-    """Draw standard normal noise.
+    """Sample standard normal noise.
 
     Args:
         z (Tensor): Gives shape (B, ...), dtype and device.
-        generators (Sequence[torch.Generator], optional): One a sample, on
+        generators (Sequence[torch.Generator], optional): One per sample, on
             the CPU. Defaults to None, torch's global one.
 
     Returns:
         Tensor: Noise of the shape of z.
 
     Raises:
-        ValueError: If there is not one generator a sample.
+        ValueError: If there is not one generator per sample.
     """
     if generators is None:
         return torch.randn_like(z)

@@ -82,7 +82,7 @@ class RectifiedFlowPath:
                     batch_size: int,
                     device: Optional[torch.device] = None,
                     generator: Optional[torch.Generator] = None) -> Tensor:
-        """Draw flow times for training.
+        """Sample flow times for training.
 
         Args:
             batch_size (int): Number of times B.
@@ -115,7 +115,7 @@ class RectifiedFlowPath:
 
         Raises:
             ValueError: If the shapes of the latents differ or ``t`` does not
-                hold one time a sample.
+                hold one time per sample.
         """
         if z0.shape != z1.shape:
             raise ValueError('z0 and z1 must have the same shape, but got '

@@ -1,7 +1,7 @@
 """Functions of pictures that are larger than the network was trained on."""
 
 from itertools import product
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -9,6 +9,32 @@ from torch import Tensor
 # What a network knows besides the state and the time, by name.
 Condition = Optional[Dict[str, Tensor]]
 Network = Callable[..., Tensor]
+
+
+def check_tiling(window: Any,
+                 stride: Any,
+                 names: Tuple[str, str] = ('window', 'stride'),
+                 factor: int = 1) -> None:
+    """Raise a ValueError unless windows of such a distance cover everything.
+
+    Args:
+        window (Any): Height and width of a window.
+        stride (Any): Distance of the windows.
+        names (Tuple[str, str]): What both are called where they were set.
+        factor (int): What all sides must be multiples of. Defaults to 1.
+    """
+    rule = ('both >= 1' if factor == 1 else
+            f"both multiples of the autoencoder's factor {factor}")
+    for name, sides in zip(names, (window, stride), strict=True):
+        if not isinstance(sides, (tuple, list)) or len(sides) != 2 or any(
+                side < 1 or side % factor for side in sides):
+            raise ValueError(
+                f'{name} must be (height, width), {rule}, but got {sides}')
+    if any(s > w for s, w in zip(stride, window, strict=True)):
+        raise ValueError(
+            f'{names[1]}={tuple(stride)} must not exceed '
+            f'{names[0].split(".")[-1]}={tuple(window)}: pixels would be left '
+            'out')
 
 
 def window_ends(size: int, window: int, stride: int) -> List[int]:
@@ -77,10 +103,7 @@ def tile_network(network: Network, window: Tuple[int, int],
     Raises:
         ValueError: If a stride is below 1 or above its window.
     """
-    if any(not 1 <= s <= w for s, w in zip(stride, window, strict=True)):
-        raise ValueError('a tile stride must be at least 1 and at most its '
-                         f'window, but got stride={tuple(stride)} for '
-                         f'window={tuple(window)}')
+    check_tiling(window, stride)
 
     def tiled(z: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
         sides = z.shape[-2:]

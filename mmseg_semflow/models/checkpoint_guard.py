@@ -4,6 +4,9 @@ from typing import Dict, List, Sequence
 
 from torch import Tensor
 
+# What stands before the keys of a SemFlowModel in the checkpoints of all
+# adapters.
+PREFIX = 'semflow.'
 # Names of the first version, by what stands in their place.
 RENAMED = {
     'velocity_net.end_std': 'wrappers.0.end_std',
@@ -28,6 +31,27 @@ def rename_old_keys(state_dict: dict, prefix: str) -> None:
                 state_dict[f'{prefix}{new}{name[len(old):]}'] = \
                     state_dict.pop(key)
                 break
+
+
+def weights_of(state_dict: Dict[str, Tensor],
+               part: str = '') -> Dict[str, Tensor]:
+    """Take the weights of the model, or of a part of it, from a checkpoint.
+
+    Args:
+        state_dict (Dict[str, Tensor]): That of an adapter, of any version.
+        part (str): Name of the part, such as ``'autoencoder'``. Defaults to
+            '', the whole model.
+
+    Returns:
+        Dict[str, Tensor]: By the keys that the part has itself.
+    """
+    renamed = dict(state_dict)
+    rename_old_keys(renamed, PREFIX)
+    prefix = f'{PREFIX}{part}.' if part else PREFIX
+    return {
+        key[len(prefix):]: value
+        for key, value in renamed.items() if key.startswith(prefix)
+    }
 
 
 class CheckpointGuard:

@@ -300,7 +300,7 @@ class SemFlowModel(BaseModule):
             return_trajectory (bool): Whether to return what all times decode
                 to. Defaults to False.
             generators (Sequence[torch.Generator], optional): For a process
-                that draws noise, one per sample, on the CPU. Defaults to
+                that samples noise, one per sample, on the CPU. Defaults to
                 None, torch's global one.
             condition (Dict[str, Tensor], optional): What the network knows
                 besides state and time. Defaults to None.

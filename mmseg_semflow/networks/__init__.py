@@ -1,4 +1,8 @@
-"""The networks: diffusers and transformers live here and nowhere else."""
+"""The networks: diffusers and transformers live here and nowhere else.
+
+They are imported where they are used and not with this package, which would
+take a quarter longer than the import of mmsegmentation's models.
+"""
 
 from .autoencoder import (
     FrozenAutoencoder,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional
 
 import torch
-from diffusers import AutoencoderKL
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -34,7 +33,7 @@ class LatentGaussian:
         return [LatentGaussian(mean, std) for mean, std in pairs]
 
     def sample(self) -> Tensor:
-        """Draw a latent, shape (B, C, h, w)."""
+        """Sample a latent, shape (B, C, h, w)."""
         return self.mean + self.std * torch.randn_like(self.mean)
 
 
@@ -54,7 +53,7 @@ class FrozenAutoencoder(BaseModule):
     :meth:`decode` like that; nothing else knows the scale.
 
     Args:
-        factor (int): Pixels a latent cell, along each side.
+        factor (int): Pixels per latent cell, along each side.
         latent_channels (int): Number of channels C of the latents.
     """
 
@@ -142,6 +141,7 @@ class KLAutoencoder(FrozenAutoencoder):
     """
 
     def __init__(self, vae: dict, sd_folder: Optional[str] = None) -> None:
+        from diffusers import AutoencoderKL
         net = AutoencoderKL(**vae).requires_grad_(False)
         super().__init__(
             factor=2**(len(net.config.block_out_channels) - 1),

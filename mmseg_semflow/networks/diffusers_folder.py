@@ -168,7 +168,8 @@ def model_to_folder(model: nn.Module, folder: PathLike) -> None:
     """Write a model as a diffusers folder.
 
     Args:
-        model (nn.Module): A :class:`SemFlowModel`. Its tensors are laid out anew in memory.
+        model (nn.Module): A :class:`SemFlowModel`. Its tensors are laid out
+            anew in memory.
         folder (str | Path): The folder to write: ``unet/``, ``vae/`` if the
             autoencoder is a :class:`KLAutoencoder`, and
             ``semflow.safetensors`` with the null prompt, the codec and what

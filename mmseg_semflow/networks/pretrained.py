@@ -3,20 +3,21 @@
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, Union
+from typing import TYPE_CHECKING, Dict, Iterator, Union
 
 import safetensors.torch
 import torch
-from diffusers import ModelMixin, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     unset_fake_temporarily,
 )
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from mmseg_semflow.safe_loading import load_from_local
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin, UNet2DConditionModel
 
 PathLike = Union[str, Path]
 # Versions of Stable Diffusion by the width of the prompt that the UNet reads.
@@ -122,7 +123,7 @@ def load_matching(module: nn.Module, state_dict: Dict[str, Tensor],
 
 
 def widen_ends(state_dict: Dict[str, Tensor],
-               unet: UNet2DConditionModel) -> Dict[str, Tensor]:
+               unet: 'UNet2DConditionModel') -> Dict[str, Tensor]:
     """Fit a UNet's weights to one that takes or returns two latents.
 
     The first convolution is repeated for the second latent and halved, so
@@ -147,7 +148,7 @@ def widen_ends(state_dict: Dict[str, Tensor],
     return state_dict
 
 
-def check_config(module: ModelMixin, folder: PathLike, subfolder: str) -> None:
+def check_config(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
     """Raise a ValueError if a part of a diffusers folder has other settings.
 
     Args:
@@ -172,7 +173,7 @@ def check_config(module: ModelMixin, folder: PathLike, subfolder: str) -> None:
                 f'this config has {key}={own}: they must be the same')
 
 
-def load_part(module: ModelMixin, folder: PathLike, subfolder: str) -> None:
+def load_part(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
     """Initialise a network from its subfolder of a diffusers folder.
 
     Args:
@@ -228,7 +229,7 @@ def read_weights(path: PathLike) -> Dict[str, Tensor]:
     return weights
 
 
-def load_unet_file(unet: UNet2DConditionModel, path: PathLike) -> None:
+def load_unet_file(unet: 'UNet2DConditionModel', path: PathLike) -> None:
     """Initialise a UNet from one file.
 
     Args:
@@ -268,6 +269,7 @@ def encode_null_prompt(folder: PathLike) -> Tensor:
     Raises:
         FileNotFoundError: If the folder is not there.
     """
+    from transformers import CLIPTextModel, CLIPTokenizer
     check_folder(folder, 'tokenizer', 'text_encoder')
     # Small enough to be read even by headers_alone().
     with unset_fake_temporarily():

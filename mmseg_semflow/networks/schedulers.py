@@ -1,25 +1,29 @@
 """Noise schedules and samplers of diffusers."""
 
 import inspect
-from typing import Callable, Iterator, Optional, Sequence, Set, Tuple, Union
-
-import diffusers
-import torch
-from diffusers import (
-    DDIMParallelScheduler,
-    DDIMScheduler,
-    DDPMParallelScheduler,
-    DDPMScheduler,
-    SchedulerMixin,
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Iterator,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Union,
 )
+
+import torch
 from torch import Tensor
 
-DDIM_AND_DDPM = (DDIMScheduler, DDPMScheduler, DDIMParallelScheduler,
-                 DDPMParallelScheduler)
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
+
+DDIM_AND_DDPM = ('DDIMScheduler', 'DDPMScheduler', 'DDIMParallelScheduler',
+                 'DDPMParallelScheduler')
 _GIVEN = {'self', 'model_output', 'timestep', 'sample'}
 
 
-def build_scheduler(name: str, **settings) -> SchedulerMixin:
+def build_scheduler(name: str, **settings) -> 'SchedulerMixin':
     """Build a scheduler of diffusers.
 
     Args:
@@ -36,12 +40,13 @@ def build_scheduler(name: str, **settings) -> SchedulerMixin:
             the noise of a schedule of betas, or its steps need more than the
             network's prediction, such as RePaint's.
     """
+    import diffusers
     scheduler = getattr(diffusers, str(name), None)
     if not (inspect.isclass(scheduler)
-            and issubclass(scheduler, SchedulerMixin)):
+            and issubclass(scheduler, diffusers.SchedulerMixin)):
         raise ValueError(
             f'diffusers {diffusers.__version__} has no scheduler {name!r}, or '
-            'not without a package that is missing; it has for example '
+            'it needs a package that is missing; there are for example '
             "'DDIMScheduler' and 'DDPMScheduler'")
     known = inspect.signature(scheduler.__init__).parameters
     if ('beta_schedule' not in known or 'Inverse' in name
@@ -61,7 +66,7 @@ def _needed(function: Callable) -> Set[str]:
     }
 
 
-def steps_of(scheduler: SchedulerMixin, num_steps: int,
+def steps_of(scheduler: 'SchedulerMixin', num_steps: int,
              device: Union[torch.device, str]) -> Iterator[Tuple[Tensor, Tensor]]:
     """Set a scheduler up for a number of steps and walk along them.
 
@@ -79,19 +84,19 @@ def steps_of(scheduler: SchedulerMixin, num_steps: int,
     """
     scheduler.set_timesteps(num_steps, device=device)
     timesteps = scheduler.timesteps
-    if isinstance(scheduler, DDIM_AND_DDPM):
+    if type(scheduler).__name__ in DDIM_AND_DDPM:
         # Rounding adds -1 behind the trailing timesteps of some numbers, 61
         # for example.
         scheduler.timesteps = timesteps = timesteps[timesteps >= 0]
     if len(timesteps) != num_steps:
         raise ValueError(
             f'{type(scheduler).__name__} takes {len(timesteps)} network calls '
-            f'for num_steps={num_steps}: one call a step is needed')
+            f'for num_steps={num_steps}: it must take one per step')
     ends = torch.cat([timesteps[1:], timesteps.new_tensor([-1])])
     yield from zip(timesteps, ends, strict=True)
 
 
-def denoise(scheduler: SchedulerMixin, predicted: Tensor, timestep: Tensor,
+def denoise(scheduler: 'SchedulerMixin', predicted: Tensor, timestep: Tensor,
             next_timestep: Tensor, sample: Tensor,
             generators: Optional[Sequence[torch.Generator]]) -> Tensor:
     """Take one step of a scheduler.
@@ -102,12 +107,12 @@ def denoise(scheduler: SchedulerMixin, predicted: Tensor, timestep: Tensor,
         timestep (Tensor): The timestep at hand, a scalar.
         next_timestep (Tensor): The one that it leads to, a scalar.
         sample (Tensor): The noisy latent there, shape (B, C, h, w).
-        generators (Sequence[torch.Generator], optional): One a sample.
+        generators (Sequence[torch.Generator], optional): One per sample.
 
     Returns:
         Tensor: The latent at the next timestep, shape (B, C, h, w).
     """
-    if isinstance(scheduler, DDIM_AND_DDPM):
+    if type(scheduler).__name__ in DDIM_AND_DDPM:
         # They go T // N timesteps at once, which is not to the next one
         # unless N divides T (diffusers issue 9261).
         scheduler.num_inference_steps = 1

@@ -3,7 +3,6 @@
 from typing import Optional
 
 import torch
-from diffusers import UNet2DConditionModel
 from mmengine.model import BaseModule
 from mmengine.registry import FUNCTIONS, MODELS
 from torch import Tensor, nn
@@ -33,6 +32,7 @@ def wrap_unet_blocks(module: nn.Module, recurse: bool,
     Returns:
         bool: True, to look anywhere, else whether it becomes a unit.
     """
+    from diffusers import UNet2DConditionModel
     return recurse or isinstance(
         module, UNet2DConditionModel) or hasattr(module, 'resnets')
 
@@ -68,6 +68,7 @@ class VelocityUNet(BaseModule):
                  prompt_length: int = 77,
                  gradient_checkpointing: bool = False) -> None:
         super().__init__()
+        from diffusers import UNet2DConditionModel
         self.unet = UNet2DConditionModel(**unet)
         self.sd_folder = sd_folder
         self.unet_weights = unet_weights

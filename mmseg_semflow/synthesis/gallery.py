@@ -1,4 +1,4 @@
-"""Grids of pictures."""
+"""Pictures beside each other."""
 
 import io
 from typing import Dict, Optional, Sequence
@@ -7,12 +7,54 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import Patch
 
-Color = Sequence[int]
+from mmseg_semflow.pixels import paint
+
+from .pictures import Palette
+
+Colour = Sequence[int]
+
+
+def to_grid(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Lay pictures beside and below each other, pixel by pixel.
+
+    Args:
+        rows (Sequence[Sequence[np.ndarray]]): RGB pictures, uint8, shape
+            (H, W, 3), of one height in each row.
+
+    Returns:
+        np.ndarray: RGB, uint8, shape (H', W', 3). Rows that are narrower than
+        the widest end in black.
+    """
+    lines = [np.concatenate(row, 1) for row in rows]
+    width = max(line.shape[1] for line in lines)
+    return np.concatenate([
+        np.pad(line, ((0, 0), (0, width - line.shape[1]), (0, 0)))
+        for line in lines
+    ])
+
+
+def sample_grid(shown: Sequence[dict], palette: Palette) -> np.ndarray:
+    """Lay out mask, real image and samples, one row each.
+
+    Args:
+        shown (Sequence[dict]): Results of :meth:`Synthesizer.evaluate`, all
+            of the same number of samples.
+        palette (Sequence[Sequence[int]]): RGB colour of each class; void is
+            black.
+
+    Returns:
+        np.ndarray: RGB, uint8, shape (H, W, 3).
+    """
+    return to_grid([[
+        paint(fields['gt_label_map'], palette).numpy(),
+        *(image.permute(1, 2, 0).cpu().numpy()
+          for image in (fields['gt_img'], *fields['samples']))
+    ] for fields in shown])
 
 
 def to_gallery(rows: Dict[str, Sequence[np.ndarray]],
-               legend: Optional[Dict[str, Color]] = None) -> bytes:
-    """Draw a grid of pictures, as PNG.
+               legend: Optional[Dict[str, Colour]] = None) -> bytes:
+    """Show a grid of pictures with names and a legend, as PNG.
 
     Args:
         rows (Dict[str, Sequence[np.ndarray]]): RGB pictures of any size,
@@ -41,8 +83,8 @@ def to_gallery(rows: Dict[str, Sequence[np.ndarray]],
     if legend:
         figure.legend(
             handles=[
-                Patch(facecolor=np.array(color) / 255, label=name)
-                for name, color in legend.items()
+                Patch(facecolor=np.array(colour) / 255, label=name)
+                for name, colour in legend.items()
             ],
             loc='lower center',
             ncols=8,

@@ -106,7 +106,7 @@ def read_label_map(mask: Union[str, Path, np.ndarray],
     return torch.from_numpy(labels)
 
 
-def _read(path: Union[str, Path], colored: bool) -> np.ndarray:
+def _read(path: Union[str, Path], coloured: bool) -> np.ndarray:
     """Read gray levels or indices (H, W), or colours (H, W, 3)."""
     try:
         with Image.open(path) as picture:
@@ -114,7 +114,7 @@ def _read(path: Union[str, Path], colored: bool) -> np.ndarray:
                 picture = picture.convert('L')
             elif picture.mode not in ('1', 'L', 'P', 'I', 'F') and \
                     not picture.mode.startswith('I;') or (
-                        picture.mode == 'P' and colored):
+                        picture.mode == 'P' and coloured):
                 picture = picture.convert('RGB')
             pixels = np.array(picture)
     except FileNotFoundError:
@@ -130,17 +130,17 @@ def _labels_of(pixels: np.ndarray, palette: Palette, void: int,
     weights = np.array([65536, 256, 1])
     table = {0: void}
     table.update(
-        (int(np.dot(color, weights)), label)
-        for label, color in enumerate(palette))
-    colors, index = np.unique(
+        (int(np.dot(colour, weights)), label)
+        for label, colour in enumerate(palette))
+    colours, index = np.unique(
         pixels.astype(np.int64) @ weights, return_inverse=True)
-    wrong = [c for c in colors.tolist() if c not in table]
+    wrong = [c for c in colours.tolist() if c not in table]
     if wrong:
         shown = [(c >> 16, c >> 8 & 255, c & 255) for c in wrong[:3]]
         raise ValueError(
             f'{name} has {len(wrong)} colours that are not in the palette, '
             f'for example {shown}')
-    labels = np.array([table[c] for c in colors.tolist()], np.int64)
+    labels = np.array([table[c] for c in colours.tolist()], np.int64)
     return labels[index].reshape(pixels.shape[:2])
 
 

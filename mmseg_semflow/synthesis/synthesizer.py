@@ -22,6 +22,7 @@ from mmseg_semflow.flow import (
     Generators,
     Network,
     check_num_steps,
+    check_tiling,
     perturb,
     seeded_generator,
     tile_network,
@@ -29,6 +30,8 @@ from mmseg_semflow.flow import (
 )
 from mmseg_semflow.models import SemFlowModel
 from mmseg_semflow.pixels import resize_labels, to_uint8
+
+from .batches import batches_of_one_size
 
 Sides = Tuple[int, int]
 # A label map, int64 of shape (H, W), and which of its samples is wanted.
@@ -92,20 +95,27 @@ class ImageSampler(ABC):
             self.synthesize([(label_map, number)
                              for number in range(self.num_samples)]))
 
+    def size_of(self, label_map: Tensor) -> Sides:
+        """Tell height and width of the images for labels (H, W)."""
+        return tuple(self.size or label_map.shape)
+
     def resize(self, label_map: Tensor) -> Tensor:
         """Resize labels (H, W) by nearest to ``size``, if it is set."""
-        if self.size is None:
-            return label_map
-        return resize_labels(label_map, self.size)
+        return resize_labels(label_map, self.size_of(label_map))
 
     @torch.no_grad()
-    def evaluate(self, image: Tensor, label_map: Tensor) -> Dict[str, Any]:
+    def evaluate(self,
+                 image: Tensor,
+                 label_map: Tensor,
+                 samples: Optional[Tensor] = None) -> Dict[str, Any]:
         """Synthesise the samples of a label map beside its real image.
 
         Args:
             image (Tensor): The real image, RGB, uint8, shape (3, h, w).
             label_map (Tensor): Its labels, int64, of any size; they are
                 brought to ``size`` or else to that of the image, (H, W).
+            samples (Tensor, optional): Its samples, where they are there
+                already, shape (K, 3, H, W). Defaults to None.
 
         Returns:
             Dict[str, Any]: All images RGB, uint8: ``gt_img`` and ``fake_img``
@@ -118,7 +128,8 @@ class ImageSampler(ABC):
                 image[None].float(), size, mode='bilinear', antialias=True)
             image = image[0].round().clamp(0, 255).to(torch.uint8)
         label_map = resize_labels(label_map, size)
-        samples = self(label_map)
+        if samples is None:
+            samples = self(label_map)
         return dict(
             protocol=self.protocol,
             gt_img=image,
@@ -268,22 +279,19 @@ class Synthesizer(ImageSampler):
     @torch.no_grad()
     def synthesize(self, requests: Sequence[Request]) -> List[Tensor]:
         """See :meth:`ImageSampler.synthesize`."""
-        masks = [
-            self.perturbed(self.resize(label_map), number)
-            for label_map, number in requests
-        ]
-        numbers = [number for _, number in requests]
-        images: List[Tensor] = []
-        while len(images) < len(masks):
-            first = len(images)
-            last = first + 1
-            while last < len(masks) and last - first < self.batch_size \
-                    and masks[last].shape == masks[first].shape:
-                last += 1
-            images += to_uint8(
-                self._to_images(
-                    torch.cat(masks[first:last]), numbers[first:last]))
-        return images
+        images: Dict[int, Tensor] = {}
+        for places in batches_of_one_size(
+                range(len(requests)),
+                lambda place: self.size_of(requests[place][0]),
+                self.batch_size):
+            batch = [requests[place] for place in places]
+            masks = torch.cat([
+                self.perturbed(self.resize(label_map), number)
+                for label_map, number in batch
+            ])
+            made = self._to_images(masks, [number for _, number in batch])
+            images.update(zip(places, to_uint8(made), strict=True))
+        return [images[place] for place in range(len(requests))]
 
     @torch.no_grad()
     def trajectory(self, pixels: Tensor, start: float, end: float) -> Tensor:
@@ -309,12 +317,17 @@ class Synthesizer(ImageSampler):
         return to_uint8(states[:, 0])
 
     @torch.no_grad()
-    def evaluate(self, image: Tensor, label_map: Tensor) -> Dict[str, Any]:
+    def evaluate(self,
+                 image: Tensor,
+                 label_map: Tensor,
+                 samples: Optional[Tensor] = None) -> Dict[str, Any]:
         """Synthesise and compare; see :meth:`ImageSampler.evaluate`.
 
         Args:
             image (Tensor): The real image, RGB, uint8, shape (3, h, w).
             label_map (Tensor): Its labels, int64, of any size.
+            samples (Tensor, optional): Its samples, if they are there.
+                Defaults to None.
 
         Returns:
             Dict[str, Any]: Besides, with ``segment_steps``
@@ -322,7 +335,7 @@ class Synthesizer(ImageSampler):
             ``round_trip_img`` (through the pseudo mask as the flow leaves it)
             and ``label_round_trip_img`` (through the labels), (3, H, W).
         """
-        results = super().evaluate(image, label_map)
+        results = super().evaluate(image, label_map, samples)
         if self.segment_steps is not None:
             results['sample_label_maps'] = torch.cat([
                 self.semflow.codec.decode(
@@ -339,7 +352,7 @@ class Synthesizer(ImageSampler):
         return results
 
     def _generators(self, pixels: Tensor, numbers: Sequence[int]) -> Generators:
-        """Make the generators of a process that draws noise on its way."""
+        """Make the generators of a process that samples noise on its way."""
         if not self.semflow.process.stochastic:
             return None
         return [
@@ -393,16 +406,7 @@ def _tiling(
     if tile_stride is None:
         tile_stride = tuple(
             max(side // (2 * factor), 1) * factor for side in tile_size)
-    for name, pixels in dict(
-            tile_size=tile_size, tile_stride=tile_stride).items():
-        if len(pixels) != 2 or any(p < 1 or p % factor for p in pixels):
-            raise ValueError(
-                f'{name} must be (height, width), both multiples of the '
-                f"autoencoder's factor {factor}, but got {tuple(pixels)}")
-    if any(s > t for s, t in zip(tile_stride, tile_size, strict=True)):
-        raise ValueError(
-            f'tile_stride={tuple(tile_stride)} must not exceed '
-            f'tile_size={tuple(tile_size)}: pixels would be left out')
+    check_tiling(tile_size, tile_stride, ('tile_size', 'tile_stride'), factor)
     window, stride = (
         tuple(p // factor for p in pixels) for pixels in (tile_size, tile_stride))
     return partial(tile_network, window=window, stride=stride)

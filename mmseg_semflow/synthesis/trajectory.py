@@ -4,29 +4,43 @@ import io
 from pathlib import Path
 from typing import Union
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from mmseg_semflow.files import write_bytes
 
+from .gallery import to_grid
 from .pictures import write_picture
 
 NUM_SHOWN = 8  # frames of the strip, first and last included, at most
 FRAME_MILLISECONDS = 120
 END_MILLISECONDS = 1000
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def write_trajectory(frames: np.ndarray, path: Union[str, Path]) -> None:
+def write_trajectory(frames: np.ndarray, path: Union[str, Path],
+                     start: float) -> None:
     """Write a trajectory as a strip and as an animation.
+
+    Below each frame of the strip stands its flow time t.
 
     Args:
         frames (np.ndarray): RGB, uint8, shape (N + 1, H, W, 3).
         path (str | Path): Without suffix: ``.png`` and ``.gif`` are written.
+        start (float): Flow time of the first frame: 0 for an image, 1 for a
+            mask.
     """
     chosen = np.linspace(0, len(frames) - 1, min(NUM_SHOWN, len(frames)))
+    chosen = chosen.round().astype(int)
+    times = np.linspace(start, 1 - start, len(frames))
+    width = frames.shape[2]
     write_picture(
         Path(f'{path}.png'),
-        np.concatenate(frames[chosen.round().astype(int)], 1))
+        to_grid([
+            frames[chosen],
+            [_caption(f't={times[i]:.2f}', width) for i in chosen]
+        ]))
     pictures = [Image.fromarray(frame) for frame in frames]
     durations = [FRAME_MILLISECONDS] * len(frames)
     durations[0] = durations[-1] = END_MILLISECONDS
@@ -39,3 +53,13 @@ def write_trajectory(frames: np.ndarray, path: Union[str, Path]) -> None:
         duration=durations,
         loop=0)
     write_bytes(Path(f'{path}.gif'), buffer.getvalue())
+
+
+def _caption(text: str, width: int) -> np.ndarray:
+    """Write a line of text as large as fits, black on white."""
+    natural = cv2.getTextSize(text, FONT, 1, 1)[0][0]
+    scale = min(0.8 * width / natural, 0.5)
+    (length, height), below = cv2.getTextSize(text, FONT, scale, 1)
+    line = np.full((height + 2 * below, width, 3), 255, np.uint8)
+    corner = (width - length) // 2, height + below // 2
+    return cv2.putText(line, text, corner, FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)

@@ -13,9 +13,8 @@ from typing import Any, Iterator, Optional, Sequence
 import cv2
 import numpy as np
 
-from mmseg_semflow.flow import SOLVERS
-
 from mmseg_semflow.apis import SemFlowInferencer
+from mmseg_semflow.flow import SOLVERS
 
 MAX_SIDE = 4096
 

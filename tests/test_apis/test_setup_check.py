@@ -23,10 +23,20 @@ from mmseg_semflow.apis import setup_check
 from mmseg_semflow.apis.latent_cache import cache_latents
 from mmseg_semflow.apis.setup_check import SetupCheck
 from mmseg_semflow.networks.pretrained import headers_alone
-from tiny import UNET, VAE, runner_cfg, segmentor_cfg, write_sd_folder
+from tiny import (
+    CODEC,
+    UNET,
+    VAE,
+    runner_cfg,
+    save_old_checkpoint,
+    segmentor_cfg,
+    transforms_pipeline,
+    write_sd_folder,
+)
 
 ROOT = Path(__file__).parents[2]
-WEIGHTS = ['weights of the velocity_net', 'weights of the autoencoder']
+PARTS = setup_check.PARTS
+WEIGHTS = ['weights of the network', 'weights of the autoencoder']
 SUBJECTS = [
     'versions', 'train data', 'val data', 'metrics', 'GPU memory', 'disk'
 ]
@@ -48,13 +58,18 @@ def cfg(street, tmp_path):
     return cfg
 
 
+@pytest.fixture(scope='session')
+def sd_folder(tmp_path_factory):
+    return write_sd_folder(tmp_path_factory.mktemp('weights') / 'sd')
+
+
 @pytest.fixture
-def sd_cfg(cfg, tmp_path):
+def sd_cfg(cfg, sd_folder, tmp_path):
     """The same with weights, which are checked with it alone."""
-    folder = str(write_sd_folder(tmp_path / 'sd'))
+    folder = str(shutil.copytree(sd_folder, tmp_path / 'sd'))
     cfg.model = dict(
         segmentor_cfg(
-            velocity_net=dict(type='VelocityUNet', unet=UNET, sd_folder=folder),
+            network=dict(type='VelocityUNet', unet=UNET, sd_folder=folder),
             autoencoder=dict(type='KLAutoencoder', vae=VAE, sd_folder=folder)),
         data_preprocessor=cfg.model.data_preprocessor)
     return cfg
@@ -92,7 +107,7 @@ def the_fault(findings, level='error'):
 def test_all_is_well_with_the_real_estimate(sd_cfg, tmp_path):
     """It goes on to train, and the checkpoint has the size foretold."""
     wide = dict(UNET, block_out_channels=(32, 64))
-    sd_cfg.model.semflow.velocity_net.unet = wide
+    sd_cfg.model.semflow.network.unet = wide
     shutil.rmtree(tmp_path / 'sd')
     write_sd_folder(tmp_path / 'sd', unet=wide)
     findings = check(sd_cfg)
@@ -116,7 +131,7 @@ def test_all_is_well_with_the_real_estimate(sd_cfg, tmp_path):
 
 
 def test_weights_from_nothing_are_well(sd_cfg):
-    for part in ('velocity_net', 'autoencoder'):
+    for part in ('network', 'autoencoder'):
         sd_cfg.model.semflow[part].sd_folder = None
     findings = check(sd_cfg)
     assert {finding.level for finding in findings} == {'ok'}
@@ -144,7 +159,7 @@ def version_2(cfg, folder):
 
 
 def other_width(cfg, folder):
-    cfg.model.semflow.velocity_net.unet.block_out_channels = (16, 16)
+    cfg.model.semflow.network.unet.block_out_channels = (16, 16)
 
 
 def truncated(cfg, folder):
@@ -157,13 +172,13 @@ def no_text_encoder(cfg, folder):
 
 
 def no_unet_weights(cfg, folder):
-    cfg.model.semflow.velocity_net.unet_weights = 'face.pt'
+    cfg.model.semflow.network.unet_weights = 'face.pt'
 
 
 def torn_unet_weights(cfg, folder):
     torch.save(torch.zeros(1000), folder / 'face.pt')
     (folder / 'face.pt').write_bytes((folder / 'face.pt').read_bytes()[:500])
-    cfg.model.semflow.velocity_net.unet_weights = str(folder / 'face.pt')
+    cfg.model.semflow.network.unet_weights = str(folder / 'face.pt')
 
 
 def no_folder(cfg, folder):
@@ -194,7 +209,16 @@ def other_shape(cfg, folder):
 def other_number_of_classes(cfg, folder):
     cfg.val_dataloader = None
     cfg.model.semflow.codec.num_classes = 6
-    cfg.train_dataloader.dataset.pipeline[3].codec.num_classes = 6
+
+
+def other_codec_of_the_data(cfg, folder):
+    """As where an ablation sets one of the two."""
+    cfg.train_dataloader.dataset.pipeline = transforms_pipeline(
+        dict(CODEC, amplitude=3))
+
+
+def other_padding(cfg, folder):
+    cfg.model.data_preprocessor.seg_pad_val = 0
 
 
 def odd_size(cfg, folder):
@@ -207,13 +231,13 @@ def wrong_key(cfg, folder):
 
 
 WEIGHT_FAULTS = {
-    version_2: 'velocity_net: .*unet .Stable Diffusion 2. has '
+    version_2: 'network: .*unet .Stable Diffusion 2. has '
                'cross_attention_dim=1024, but this config has .*=16: they must',
-    other_width: 'velocity_net: .*unet does not fit .*shape',
+    other_width: 'network: .*unet does not fit .*shape',
     truncated: 'autoencoder: .*/vae/diffusion_pytorch_model.safetensors',
-    no_text_encoder: 'velocity_net: .*text_encoder is not a folder.*tools/model',
-    no_unet_weights: 'velocity_net: face.pt is not a file of weights',
-    torn_unet_weights: 'velocity_net: .*face.pt cannot be read: it is truncated',
+    no_text_encoder: 'network: .*text_encoder is not a folder.*tools/model',
+    no_unet_weights: 'network: face.pt is not a file of weights',
+    torn_unet_weights: 'network: .*face.pt cannot be read: it is truncated',
 }
 DATA_FAULTS = {
     no_folder: 'val data: .*finds no pair.*\nexpected.*\nfound: there is no '
@@ -228,6 +252,9 @@ DATA_FAULTS = {
                  r'\(24, 32\) .height, width.: every pixel needs one label',
     other_number_of_classes: 'train data: the dataset has 5 classes, but .*codec '
                              'has num_classes=6: they must be the same',
+    other_codec_of_the_data: "train data: the data are made by the codec .*'amp"
+                             "litude': 3.* but that of the model is .*: 6",
+    other_padding: 'train data: seg_pad_val .* must be ignore_index=255 .* got 0',
     odd_size: 'train data: images of 25x32 .*multiples of 2',
     wrong_key: "train data: TypeError: .*unexpected keyword .*'probability'",
 }
@@ -374,21 +401,53 @@ def test_metrics_that_will_be_left_out(cfg, monkeypatch, tmp_path):
     assert 'metrics: PerceptualDistance is left out: there is no file' in text
 
 
-def test_load_from_another_network(sd_cfg, tmp_path):
-    cfg = sd_cfg
-    model = MODELS.build(cfg.model)
+def without_first_layer(state_dict):
+    return {
+        key: value for key, value in state_dict.items()
+        if 'unet.conv_in.' not in key
+    }
+
+
+def check_load_from(cfg):
+    return [(level, text) for level, text in SetupCheck(cfg)._check_load_from()]
+
+
+def test_load_from_another_network(cfg, tmp_path, monkeypatch):
+    """What training refuses is an error, what it is told to allow a warning."""
+    monkeypatch.setattr(setup_check, 'PARTS', PARTS)
+    state_dict = MODELS.build(cfg.model).state_dict()
     cfg.load_from = str(tmp_path / 'model.pth')
-    torch.save(dict(state_dict=model.state_dict()), cfg.load_from)
-    findings = check(cfg)
-    assert {finding.level for finding in findings} == {'ok'}
-    assert any(f'{cfg.load_from} fits' in f.text for f in findings)
-    torch.save(
-        dict(state_dict={
-            key: value for key, value in model.state_dict().items()
-            if 'conv_in' not in key or 'unet' not in key
-        }), cfg.load_from)
-    text = the_fault(check(cfg), 'warning')
-    assert 'load_from: ' in text and 'unet.conv_in.weight: missing' in text
+    torch.save(dict(state_dict=state_dict), cfg.load_from)
+    assert check_load_from(cfg) == [
+        ('ok', f'{cfg.load_from} fits the network'),
+        ('ok', f'{cfg.load_from} fits the autoencoder')
+    ]
+    less = without_first_layer(state_dict)
+    torch.save(dict(state_dict=less), cfg.load_from)
+    text = the_fault(check(cfg))
+    assert text.startswith(f'load_from: {cfg.load_from} does not fit the network: ')
+    assert "2 keys differ, for example 'network.unet.conv_in.bias'" in text
+    with pytest.raises(ValueError, match='another architecture: 2 keys differ'):
+        MODELS.build(cfg.model).load_state_dict(less, strict=False)
+    cfg.model.semflow.partial_load = ('network.unet.conv_in.', )
+    (level, text), _ = check_load_from(cfg)
+    assert level == 'warning' and 'in 2 keys, for example network.unet' in text
+    MODELS.build(cfg.model).load_state_dict(less, strict=False)
+
+
+def test_load_from_something_else(cfg, tmp_path, monkeypatch):
+    monkeypatch.setattr(setup_check, 'PARTS', PARTS)
+    cfg.load_from = str(tmp_path / 'model.pth')
+    torch.save(dict(state_dict=dict(a=torch.zeros(1))), cfg.load_from)
+    (level, text), _ = check_load_from(cfg)
+    assert level == 'error' and 'does not fit the network' in text
+
+
+def test_load_from_a_checkpoint_of_the_first_version(cfg, tmp_path, monkeypatch):
+    monkeypatch.setattr(setup_check, 'PARTS', PARTS)
+    cfg.load_from = str(tmp_path / 'old.pth')
+    cfg.model.semflow = save_old_checkpoint(cfg.load_from)
+    assert [level for level, _ in check_load_from(cfg)] == ['ok', 'ok']
 
 
 def test_only_headers_of_weights_are_read(sd_cfg, tmp_path):
@@ -426,6 +485,7 @@ def test_exit_code_of_the_tool(sd_cfg, tmp_path, monkeypatch, capsys):
     sd_cfg.custom_imports = dict(imports=['mmseg_semflow'])
     sd_cfg.dump(str(tmp_path / 'config.py'))
     monkeypatch.setattr(logging, 'disable', lambda _: None)
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
 
     def run(*args):
         monkeypatch.setattr(
@@ -441,10 +501,10 @@ def test_exit_code_of_the_tool(sd_cfg, tmp_path, monkeypatch, capsys):
     assert code == 0 and lines[-1] == '0 errors, 0 warnings'
     assert len(lines) == len(SUBJECTS + WEIGHTS) + 1
     code, lines = run('--cfg-options',
-                      'model.semflow.velocity_net.sd_folder=nowhere')
+                      'model.semflow.network.sd_folder=nowhere')
     assert code == 1 and lines[-1] == '1 errors, 0 warnings'
     assert lines[1].startswith(
-        'error     weights of the velocity_net: nowhere is not a folder')
+        'error     weights of the network: nowhere is not a folder')
     config = Config.fromfile(tmp_path / 'config.py')
     config.model = dict(type='EncoderDecoder')
     config.dump(str(tmp_path / 'config.py'))

@@ -1,6 +1,7 @@
-"""Tables and pictures by number of steps."""
+"""Tables, plots and pictures by number of steps."""
 
 import csv
+import io
 
 import cv2
 import numpy as np
@@ -11,44 +12,63 @@ from PIL import Image
 from torch import nn
 
 from mmseg_semflow.apis import SemFlowInferencer, load_model
-from mmseg_semflow.apis.sweep import StepSweep
+from mmseg_semflow.apis.sweep import StepSweep, to_plot
 from mmseg_semflow.apis.tables import to_csv, to_markdown
 
 
-def test_sweep_equals_the_runner(files, run_tool, tmp_path):
-    said = run_tool('sweep_steps.py', '--steps', 1, 3, '--solvers', 'euler',
-                    'heun', '--out', tmp_path / 'out')
-    with open(tmp_path / 'out/sweep.csv') as file:
-        rows = list(csv.DictReader(file))
-    assert [(r['solver'], r['num_steps']) for r in rows] == [
-        ('euler', '1'), ('euler', '3'), ('heun', '1'), ('heun', '3')]
-    for row in rows:
-        calls = int(row['num_steps']) * (2 if row['solver'] == 'heun' else 1)
-        assert float(row['segmentation_nfe']) == calls
-        assert float(row['synthesis_nfe']) == calls
-    cfg = Config.fromfile(files[0])
-    cfg.work_dir = str(tmp_path / 'runner')
-    cfg.load_from = files[1]
+def test_sweep_equals_the_runner(shared_files, tmp_path):
+    sweep = StepSweep(load_model(*shared_files, device='cpu'))
+    row, = sweep.rows([3], ['heun'])
+    assert row['segmentation_nfe'] == row['synthesis_nfe'] == 6
+    cfg = Config.fromfile(shared_files[0])
+    cfg.work_dir = str(tmp_path)
+    cfg.load_from = shared_files[1]
     cfg.model.test_cfg = dict(num_steps=3, solver='heun')
     expected = Runner.from_cfg(cfg).test()['mIoU']
-    assert float(rows[3]['mIoU']) == pytest.approx(expected, abs=0.01)
+    assert row['mIoU'] == pytest.approx(expected, abs=0.01)
+
+
+def test_tool_writes_what_it_says(shared_files, run_tool, tmp_path):
+    said = run_tool('sweep_steps.py', '--steps', 1, 2, '--num-images', 1,
+                    '--num-samples', 3, '--out', tmp_path / 'out')
+    sweep = StepSweep(
+        load_model(*shared_files, device='cpu'), num_images=1,
+        synthesis=dict(num_samples=3))
+    with open(tmp_path / 'out/sweep.csv') as file:
+        found = list(csv.DictReader(file))
+    assert [(row['num_steps'], row['synthesis_nfe']) for row in found] == [
+        ('1', '1.0'), ('2', '2.0')]
+    for row, expected in zip(found, sweep.rows([1, 2], ['euler']), strict=True):
+        assert row.keys() == expected.keys()
+        for key, value in expected.items():
+            if not key.endswith('_seconds'):
+                assert row[key] == str(value), key
     assert (tmp_path / 'out/sweep.md').read_text() in said
     assert cv2.imread(str(tmp_path / 'out/sweep.png')) is not None
 
 
-def test_an_adaptive_solver_has_one_row(files):
-    sweep = StepSweep(load_model(*files, device='cpu'), num_images=1)
-    nn.init.zeros_(sweep.model.semflow.velocity_net.unet.conv_out.weight)
+def test_an_adaptive_solver_has_one_row(shared_files):
+    sweep = StepSweep(load_model(*shared_files, device='cpu'), num_images=1)
+    nn.init.zeros_(sweep.model.semflow.network.unet.conv_out.weight)
     rows = list(sweep.rows([1, 5], ['dopri5']))
     assert [row['num_steps'] for row in rows] == ['-']
     assert rows[0]['segmentation_nfe'] >= 7
+
+
+def test_only_segmentors_are_swept(shared_files):
+    model = load_model(*shared_files, device='cpu')
+    other = nn.Module()
+    other.cfg = Config(dict(model=dict(type='SemFlowGenerator')))
+    with pytest.raises(ValueError, match="the config must have model.type='SemF"):
+        StepSweep(other)
+    assert type(model).__name__ == 'SemFlow'
 
 
 @pytest.mark.parametrize('args, message', [
     (('--steps', 0), 'num_steps must be an integer >= 1, but got 0'),
     (('--solvers', 'rk9'), 'solver must be one of'),
     (('--num-images', 0), 'num_images must be >= 1, but got 0'),
-    (('--num-samples', 1), 'at least 2 samples'),
+    (('--num-samples', 1), 'at least 2 samples per mask'),
     (('--metrics', 'Beauty'), 'Beauty is not in the'),
 ])
 def test_wrong_arguments_of_the_sweep(run_tool, tmp_path, args, message):
@@ -57,6 +77,22 @@ def test_wrong_arguments_of_the_sweep(run_tool, tmp_path, args, message):
         fails=True)
     assert message in said
     assert not (tmp_path / 'out').exists()
+
+
+def test_plots_wrap_into_rows_of_four():
+    """All plots of a row are as large as one alone."""
+    def size(*names):
+        metrics = {name: 1. for name in names}
+        rows = [dict(solver='euler', num_steps=n, mIoU=n, segmentation_nfe=n,
+                     segmentation_seconds=1., **metrics, synthesis_nfe=n,
+                     synthesis_seconds=1.) for n in (1, 2)]
+        with Image.open(io.BytesIO(to_plot(rows))) as plot:
+            return plot.size
+
+    assert size() == (320, 300)
+    assert size(*'abc') == (4 * 320, 300)
+    assert size(*'abcd') == (4 * 320, 2 * 300)
+    assert size(*'abcdefg') == (4 * 320, 2 * 300)
 
 
 def test_tables():
@@ -80,11 +116,16 @@ def test_trajectory_of_the_tool(files, run_tool, street, tmp_path):
     ).items():
         assert f'{name}.png and' in said
         strip = cv2.imread(str(tmp_path / f'out/{name}.png'))[..., ::-1]
-        assert strip.shape == (24, 8 * 32, 3)
-        np.testing.assert_array_equal(strip[:, :32], frames[0])
-        np.testing.assert_array_equal(strip[:, -32:], frames[-1])
+        assert strip.shape[1:] == (8 * 32, 3)
+        np.testing.assert_array_equal(strip[:24, :32], frames[0])
+        np.testing.assert_array_equal(strip[:24, -32:], frames[-1])
         with Image.open(tmp_path / f'out/{name}.gif') as animation:
             assert animation.n_frames == 11
+    # Images begin at t = 0, masks at t = 1.
+    captions = [cv2.imread(str(tmp_path / f'out/{name}.png'))[24:]
+                for name in ('0_from_image', '1_from_mask')]
+    np.testing.assert_array_equal(captions[0][:, :32], captions[1][:, -32:])
+    assert (captions[0][:, :32] != captions[1][:, :32]).any()
 
 
 def test_trajectory_of_nothing(run_tool):

@@ -34,7 +34,7 @@ def cfg(street, tmp_path):
         street,
         tmp_path / 'work',
         model=segmentor_cfg(
-            velocity_net=dict(type='VelocityUNet', prompt_length=3, unet=UNET),
+            network=dict(type='VelocityUNet', prompt_length=3, unet=UNET),
             autoencoder=dict(
                 type='KLAutoencoder', vae=VAE,
                 sd_folder=save_vae(tmp_path / 'sd'))))
@@ -68,7 +68,7 @@ def model_of(cfg, seed=0):
     torch.manual_seed(seed)
     model = MODELS.build(cfg.model)
     model.init_weights()
-    torch.nn.init.normal_(model.semflow.velocity_net.unet.conv_out.weight)
+    torch.nn.init.normal_(model.semflow.network.unet.conv_out.weight)
     return model
 
 
@@ -87,9 +87,9 @@ def net(parts):
 @pytest.mark.parametrize('kind, options', [
     ('SemFlow', dict()),
     ('SemFlow', dict(ignore_void=True, one_step_loss=dict())),
-    ('DSM', dict(type='DSMModel', velocity_net=net((2, 1)))),
+    ('DSM', dict(type='DSMModel', network=net((2, 1)))),
     ('BBDM', dict(type='BBDMModel', direction='image_to_mask')),
-    ('SymmFlow', dict(type='SymmFlowModel', velocity_net=net((2, 2)))),
+    ('SymmFlow', dict(type='SymmFlowModel', network=net((2, 2)))),
 ])
 def test_the_loss_is_that_of_images(cfg, cache, kind, options):
     cfg.model.type = kind

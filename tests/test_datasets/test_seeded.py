@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from mmseg_semflow.datasets import SeededDataset, SeededSampler, seeded
-from mmseg_semflow.datasets.transforms import UnreadableImageError
+from mmseg_semflow.datasets import UnreadableImageError
 from tiny import META, TEST_PIPELINE, runner_cfg, train_pipeline
 
 

@@ -3,40 +3,62 @@
 import errno
 import os
 import resource
+import shutil
 import signal
-import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.fileio import get_file_backend
 from mmengine.logging import MMLogger
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.registry import DATASETS
+from mmengine.runner import CheckpointLoader
 
 from mmseg_semflow import files as writing
 from mmseg_semflow.engine import AtomicLocalBackend
 from mmseg_semflow.engine.settings import check_settings, training_settings
-from tiny import CODEC, runner_cfg, segmentor_cfg
+from mmseg_semflow.safe_loading import load_from_local
+from runs import build_runner, quick_cfg
+
+
+def schedule(end):
+    return [dict(type='LinearLR', start_factor=1., end_factor=0., begin=0, end=end,
+                 by_epoch=False)]
+
+
+def build(root, work_dir, max_iters=4, keep=-1, **options):
+    """Build a runner that writes a checkpoint every two iterations."""
+    return build_runner(root, work_dir, max_iters, **{
+        'train_cfg.type': 'ResumableTrainLoop',
+        'default_hooks.checkpoint.interval': 2,
+        'default_hooks.checkpoint.max_keep_ckpts': keep,
+        **options
+    })
 
 
 @pytest.fixture
 def run(street, tmp_path):
-    """Build a runner that writes a checkpoint every two iterations."""
+    return partial(build, street, tmp_path / 'work')
 
-    def build(max_iters=4, keep=-1, **options):
-        rest = {k: v for k, v in options.items() if '.' not in k}
-        cfg = runner_cfg(street, tmp_path / 'work', max_iters, **rest)
-        cfg.merge_from_dict({
-            'train_cfg.type': 'ResumableTrainLoop',
-            'default_hooks.checkpoint.interval': 2,
-            'default_hooks.checkpoint.max_keep_ckpts': keep,
-            **{k: v for k, v in options.items() if '.' in k}
-        })
-        cfg.experiment_name = f'{time.monotonic_ns()}'
-        return Runner.from_cfg(cfg)
 
-    return build
+@pytest.fixture(scope='module')
+def work_dir_of_four(shared_street, tmp_path_factory):
+    """The folder of a training of four iterations: not to be changed."""
+    folder = tmp_path_factory.mktemp('four') / 'work'
+    build(shared_street, folder, param_scheduler=schedule(8)).train()
+    return folder
+
+
+@pytest.fixture
+def resume(run, work_dir_of_four, tmp_path):
+    """Build a runner that resumes from a copy of it."""
+    shutil.copytree(work_dir_of_four, tmp_path / 'work')
+    (tmp_path / 'work/last_checkpoint').write_text(
+        str(tmp_path / 'work/iter_4.pth'))
+    return partial(run, param_scheduler=schedule(8), resume=True)
 
 
 def names(folder, pattern='*.pth*'):
@@ -63,7 +85,7 @@ class FullDisk:
 
 def test_disk_full_while_a_checkpoint_is_written(run, tmp_path, monkeypatch):
     work_dir = tmp_path / 'work'
-    runner = run(max_iters=8, keep=1)
+    runner = run(max_iters=6, keep=1)
     put = AtomicLocalBackend.put
 
     def full_at_iteration_4(self, obj, filepath):
@@ -82,10 +104,10 @@ def test_disk_full_while_a_checkpoint_is_written(run, tmp_path, monkeypatch):
     needed = int(str(caught.value).split('needs ')[1].split()[0].replace(',', ''))
     assert abs(needed - size) < 0.1 * size
     assert names(work_dir) == ['iter_2.pth']
-    torch.load(work_dir / 'iter_2.pth', weights_only=True)
+    load_from_local(str(work_dir / 'iter_2.pth'))
     monkeypatch.undo()
-    run(max_iters=8, keep=1, resume=True).train()
-    assert names(work_dir) == ['iter_8.pth']
+    run(max_iters=6, keep=1, resume=True).train()
+    assert names(work_dir) == ['iter_6.pth']
 
 
 def test_a_real_limit_of_the_system(tmp_path):
@@ -131,9 +153,8 @@ def test_a_checkpoint_is_removed_after_the_next_is_complete(run, monkeypatch,
 
 
 @pytest.mark.parametrize('pointer', ['iter_2.pth', '', None, 'iter_6.pth'])
-def test_resume_takes_the_newest_complete_checkpoint(run, tmp_path, pointer):
+def test_resume_takes_the_newest_complete_checkpoint(resume, tmp_path, pointer):
     work_dir = tmp_path / 'work'
-    run().train()
     last = work_dir / 'last_checkpoint'
     if pointer is None:
         last.unlink()
@@ -144,7 +165,7 @@ def test_resume_takes_the_newest_complete_checkpoint(run, tmp_path, pointer):
     (work_dir / 'iter_6.pth').write_bytes(data[:len(data) // 2])
     (work_dir / 'iter_8.pth.partial').write_bytes(data[:len(data) // 2])
     (work_dir / 'best_mIoU_iter_2.pth').write_bytes(data)
-    runner = run(resume=True)
+    runner = resume()
     runner.train()
     assert last.read_text() == str(work_dir / 'iter_4.pth')
     assert runner.iter == 4
@@ -152,9 +173,8 @@ def test_resume_takes_the_newest_complete_checkpoint(run, tmp_path, pointer):
 
 
 def test_nothing_to_resume_from(run, tmp_path):
-    runner = run(resume=True)
-    runner.train()
-    assert names(tmp_path / 'work') == ['iter_2.pth', 'iter_4.pth']
+    run(max_iters=2, resume=True).train()
+    assert names(tmp_path / 'work') == ['iter_2.pth']
 
 
 def test_interval_within_an_accumulation(run):
@@ -163,8 +183,15 @@ def test_interval_within_an_accumulation(run):
 
 
 CHANGES = {
-    'model.semflow.codec.spacing': dict(
-        model=segmentor_cfg(codec=dict(CODEC, spacing=150))),
+    'model.semflow.codec.amplitude: none in the checkpoint, 5 now': {
+        'model.semflow.codec.amplitude': 5
+    },
+    'model.semflow.process.start_fraction: none in the checkpoint, 0.5 now': {
+        'model.semflow.process': dict(type='RectifiedFlow', start_fraction=0.5)
+    },
+    'model.semflow.losses.0.ignore_void: none in the checkpoint, True now': {
+        'model.semflow.losses': [dict(type='MatchingLoss', ignore_void=True)]
+    },
     'optim_wrapper.optimizer.lr: 0.001 in the checkpoint, 0.01 now': {
         'optim_wrapper.optimizer.lr': 0.01
     },
@@ -189,33 +216,51 @@ ALLOWED = {
     'model.test_cfg.num_steps': 1,
     'model.semflow.channels_last': True,
     'model.semflow.compile_network': True,
-    'model.semflow.velocity_net.gradient_checkpointing': True,
+    'model.semflow.network.gradient_checkpointing': True,
 }
 
 
-def test_settings_that_must_and_need_not_stay(run):
-    """Without training: what is compared of a config, and how."""
-    saved = training_settings(run())
+@pytest.fixture
+def settings(street, tmp_path):
+    """List what is compared of a config, without building its model."""
+
+    def settings(**options):
+        cfg = quick_cfg(street, tmp_path / 'work', **options)
+        loader = cfg.train_dataloader
+        return training_settings(
+            SimpleNamespace(
+                cfg=cfg,
+                train_dataloader=SimpleNamespace(
+                    dataset=DATASETS.build(loader.dataset),
+                    batch_size=loader.batch_size)))
+
+    return settings
+
+
+@pytest.mark.parametrize('text', CHANGES)
+def test_settings_that_must_stay(settings, text):
+    with pytest.raises(ValueError) as caught:
+        check_settings(settings(), settings(**CHANGES[text]), None)
+    assert text in str(caught.value) and 'set load_from' in str(caught.value)
+
+
+def test_settings_that_need_not_stay(settings):
     logger = MMLogger.get_instance('settings')
-    for text, change in CHANGES.items():
-        with pytest.raises(ValueError) as caught:
-            check_settings(saved, training_settings(run(**change)), logger)
-        assert text in str(caught.value) and 'set load_from' in str(caught.value)
-    check_settings(saved, training_settings(run(**ALLOWED)), logger)
+    check_settings(settings(), settings(**ALLOWED), logger)
 
 
-def test_images_were_added(run, street):
-    saved = training_settings(run())
+def test_images_were_added(settings, street):
+    saved = settings()
     for kind, suffix in dict(img_dir='jpg', ann_dir='png').items():
         folder = street / kind / 'train'
         (folder / f'9.{suffix}').write_bytes(
             (folder / f'0.{suffix}').read_bytes())
     with pytest.raises(ValueError, match='number of images: 6 .*, 7 now'):
-        check_settings(saved, training_settings(run()), None)
+        check_settings(saved, settings(), None)
 
 
-def test_world_size_may_change_with_the_same_total_batch(run, caplog):
-    saved = training_settings(run())
+def test_world_size_may_change_with_the_same_total_batch(settings):
+    saved = settings()
     logger = MMLogger.get_instance('world')
     warnings = []
     logger.warning = warnings.append
@@ -225,25 +270,21 @@ def test_world_size_may_change_with_the_same_total_batch(run, caplog):
     ]
 
 
-def test_resume_from_another_config(run, tmp_path):
-    run().train()
+def test_resume_from_another_config(resume, tmp_path):
     for options in ({}, dict(load_from=str(tmp_path / 'work/iter_2.pth'))):
         with pytest.raises(ValueError, match='of another training and cannot'):
-            run(max_iters=6, resume=True, **options,
-                **{'optim_wrapper.optimizer.lr': 0.01}).train()
-    # Its weights may start another training.
-    run(load_from=str(tmp_path / 'work/iter_2.pth'),
+            resume(max_iters=6, **options, **{
+                'optim_wrapper.optimizer.lr': 0.01
+            }).train()
+
+
+def test_weights_may_start_another_training(run, work_dir_of_four):
+    run(max_iters=2, load_from=str(work_dir_of_four / 'iter_2.pth'),
         **{'optim_wrapper.optimizer.lr': 0.01}).train()
 
 
-def test_a_longer_training_follows_the_new_schedule(run):
-
-    def schedule(end):
-        return [dict(type='LinearLR', start_factor=1., end_factor=0., begin=0,
-                     end=end, by_epoch=False)]
-
-    run(param_scheduler=schedule(8)).train()
-    resumed = run(max_iters=8, param_scheduler=schedule(12), resume=True)
+def test_a_longer_training_follows_the_new_schedule(resume):
+    resumed = resume(max_iters=8, param_scheduler=schedule(12))
     rates, step = [], resumed.train_loop.run_iter
 
     def run_iter(batch):
@@ -258,26 +299,28 @@ def test_a_longer_training_follows_the_new_schedule(run):
         [rate * (11 - i) / (11 - 4) for i in range(4, 8)])
 
 
-def test_checkpoint_without_settings(run, tmp_path):
-    run().train()
-    path = tmp_path / 'work/iter_4.pth'
-    checkpoint = torch.load(path, weights_only=True)
-    assert all(
-        isinstance(value, str)
-        for value in checkpoint['meta'].pop('settings').values())
+def change(path, function):
+    """Change a checkpoint."""
+    checkpoint = load_from_local(str(path))
+    function(checkpoint['meta'])
     torch.save(checkpoint, path)
-    runner = run(max_iters=6, resume=True)
+
+
+def test_checkpoint_without_settings(resume, tmp_path):
+
+    def drop(meta):
+        assert all(isinstance(v, str) for v in meta.pop('settings').values())
+
+    change(tmp_path / 'work/iter_4.pth', drop)
+    runner = resume(max_iters=5)
     runner.train()
-    assert runner.iter == 6
+    assert runner.iter == 5
 
 
-def test_a_saved_config_is_not_run(run, tmp_path):
-    run().train()
-    path = tmp_path / 'work/iter_4.pth'
-    checkpoint = torch.load(path, weights_only=True)
-    checkpoint['meta']['config'] = f"open({str(tmp_path / 'run')!r}, 'w').close()"
-    torch.save(checkpoint, path)
-    run(max_iters=6, resume=True).train()
+def test_a_saved_config_is_not_run(resume, tmp_path):
+    code = f"open({str(tmp_path / 'run')!r}, 'w').close()"
+    change(tmp_path / 'work/iter_4.pth', lambda meta: meta.update(config=code))
+    resume(max_iters=5).train()
     assert not (tmp_path / 'run').exists()
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmseg_semflow.engine import init_cpu_process_group
+from mmseg_semflow.engine.distributed import init_cpu_process_group
 
 
 @pytest.fixture

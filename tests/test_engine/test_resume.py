@@ -4,6 +4,7 @@
 depends on chance.
 """
 
+import copy
 import os
 import random
 import re
@@ -14,11 +15,13 @@ from multiprocessing import get_context
 
 import pytest
 import torch
-from mmengine.config import config
 from mmengine.runner import Runner
 
 from mmseg_semflow import files as writing
-from tiny import runner_cfg
+from mmseg_semflow.engine import train_loop
+from mmseg_semflow.safe_loading import load_from_local
+from runs import quick_cfg
+from tiny import transforms_pipeline
 
 ROUNDS = int(os.environ.get('KILL_ROUNDS', 1))
 MAX_ITERS = 12
@@ -32,28 +35,26 @@ EMA = dict(
     priority='ABOVE_NORMAL')
 
 
-def resumable_cfg(root, work_dir, **options):
-    """A config with all that has a state; a dotted option changes a value."""
-    cfg = runner_cfg(
-        root,
-        work_dir,
-        MAX_ITERS,
-        param_scheduler=SCHEDULE,
-        custom_hooks=[dict(type='StopOnInvalidLossHook'), EMA],
-        randomness=dict(seed=3, diff_rank_seed=True),
-        model_wrapper_cfg=dict(
-            type='MMDistributedDataParallel', device_ids=None,
-            broadcast_buffers=False))
-    cfg.merge_from_dict({
-        'train_cfg.type': 'ResumableTrainLoop',
-        'train_cfg.val_interval': 6,
-        'default_hooks.checkpoint.interval': 3,
-        'default_hooks.checkpoint.max_keep_ckpts': 1,
-        'optim_wrapper.optimizer.fused': True,
-        'optim_wrapper.clip_grad': dict(max_norm=1.),
-        **options
-    })
-    return cfg
+# All that has a state.
+OPTIONS = {
+    'param_scheduler': SCHEDULE,
+    'custom_hooks': [dict(type='StopOnInvalidLossHook'), EMA],
+    'randomness': dict(seed=3, diff_rank_seed=True),
+    'model_wrapper_cfg': dict(
+        type='MMDistributedDataParallel', device_ids=None,
+        broadcast_buffers=False),
+    'train_cfg.type': 'ResumableTrainLoop',
+    'train_cfg.val_interval': 6,
+    'default_hooks.checkpoint.interval': 3,
+    'default_hooks.checkpoint.max_keep_ckpts': 1,
+    'optim_wrapper.optimizer.fused': True,
+    'optim_wrapper.clip_grad': dict(max_norm=1.)
+}
+
+
+def resumable_cfg(root, work_dir, max_iters=MAX_ITERS, **options):
+    # Copied, since runners take their configs apart.
+    return quick_cfg(root, work_dir, max_iters, **copy.deepcopy(OPTIONS | options))
 
 
 class SlowFile:
@@ -78,30 +79,25 @@ class SlowFile:
         self.file.write(data[len(data) // 2:])
 
 
-def train_rank(root, work_dir, options, rank, world_size, port):
+def train_rank(root, work_dir, options, slow, rank, world_size, port):
     """Train as one rank, in a process of its own."""
-    writing.open = SlowFile
-    # Of a checkpoint this small, laying out the config would take most.
-    config.FormatCode = lambda text, **kwargs: (text, True)
+    if slow:
+        writing.open = SlowFile
     if world_size > 1:
         os.environ |= dict(
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size),
             MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
         torch.distributed.init_process_group('gloo')
         options = dict(options, launcher='pytorch')
-    cfg = resumable_cfg(root, work_dir, **options)
-    cfg.merge_from_dict(dict(resume=True))
+    cfg = resumable_cfg(root, work_dir, resume=True, **options)
     Runner.from_cfg(cfg).train()
 
 
 class Training:
-    """A training in processes that are forked where all is imported."""
+    """A training in forked processes, which share the loaded libraries."""
 
-    def __init__(self, root, work_dir, world_size, options):
-        context = get_context('forkserver')
-        # All that takes long to import; the server knows no path of the tests.
-        context.set_forkserver_preload(
-            ['mmseg_semflow.models', 'mmseg.apis', 'matplotlib.pyplot'])
+    def __init__(self, root, work_dir, world_size, options, slow=False):
+        context = get_context('fork')
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
             port = free.getsockname()[1]
@@ -109,7 +105,7 @@ class Training:
         self.processes = [
             context.Process(
                 target=train_rank,
-                args=(str(root), str(work_dir), options, rank, world_size, port))
+                args=(root, work_dir, options, slow, rank, world_size, port))
             for rank in range(world_size)
         ]
         for process in self.processes:
@@ -122,8 +118,7 @@ class Training:
         for process in self.processes:
             process.join(120)
             assert process.exitcode == 0
-        return torch.load(
-            self.work_dir / f'iter_{MAX_ITERS}.pth', weights_only=True)
+        return load_from_local(str(self.work_dir / f'iter_{MAX_ITERS}.pth'))
 
     def kill(self):
         for process in self.processes:
@@ -139,7 +134,7 @@ class Training:
     def kill_while_writing(self, after):
         """Kill in the write of a checkpoint later than iteration ``after``."""
         while self.running():
-            for path in self.work_dir.glob('*.partial'):
+            for path in self.work_dir.glob('iter_*.partial'):
                 if int(re.findall(r'\d+', path.name)[0]) > after:
                     self.kill()
                     return path
@@ -167,7 +162,8 @@ def assert_same(a, b, name):
 STATES = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
 CASES = {
     'alone': (1, {}),
-    'workers': (1, {
+    'workers_that_draw_pseudo_masks': (1, {
+        'train_dataloader.dataset.pipeline': transforms_pipeline(),
         'train_dataloader.num_workers': 2,
         'train_dataloader.persistent_workers': True,
         'optim_wrapper.accumulative_counts': 3
@@ -184,14 +180,16 @@ def uninterrupted():
     return {}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('number', range(ROUNDS))
-def test_killed_and_resumed_is_bit_identical(street, tmp_path, uninterrupted,
-                                             case, number):
+def test_killed_and_resumed_is_bit_identical(shared_street, tmp_path,
+                                             uninterrupted, case, number):
     world_size, options = CASES[case]
 
-    def start(name):
-        return Training(street, tmp_path / name, world_size, options)
+    def start(name, slow=False):
+        return Training(
+            shared_street, tmp_path / name, world_size, options, slow)
 
     if case not in uninterrupted:
         begin = time.monotonic()
@@ -203,13 +201,59 @@ def test_killed_and_resumed_is_bit_identical(street, tmp_path, uninterrupted,
     done = [int(p.stem[5:]) for p in work_dir.glob('iter_*.pth')]
     if MAX_ITERS not in done:
         if max(done, default=0) < MAX_ITERS - 3:
-            partial = start('killed').kill_while_writing(max(3, *done, 0))
+            partial = start('killed', slow=True).kill_while_writing(
+                max(3, *done, 0))
             assert not zipfile.is_zipfile(partial)
         before = sorted(work_dir.glob('iter_*.pth'))
         for path in before:
-            torch.load(path, weights_only=True)
+            load_from_local(str(path))
         start('killed').finish()
-    resumed = torch.load(work_dir / f'iter_{MAX_ITERS}.pth', weights_only=True)
+    resumed = load_from_local(str(work_dir / f'iter_{MAX_ITERS}.pth'))
     for name in STATES:
         assert_same(resumed[name], final[name], name)
     assert not list(work_dir.glob('*.partial'))
+
+
+def record(runner, rank=0):
+    """Train, and list what the iterations are given and draw."""
+    semflow, drawn = runner.model.semflow, []
+    sample, perturbed = semflow.process.sample, semflow.perturbed_masks
+
+    def sample_point(z0, z1):
+        point = sample(z0, z1)
+        drawn.append((runner.iter, z0, z1, point.t))
+        # Nothing that is drawn besides may matter.
+        torch.rand(runner.iter + 1)
+        return point
+
+    def perturbed_masks(label_maps):
+        drawn.append((runner.iter, label_maps, perturbed(label_maps)))
+        return drawn[-1][-1]
+
+    semflow.process.sample, semflow.perturbed_masks = sample_point, perturbed_masks
+    runner.train()
+    return drawn
+
+
+def test_draws_are_those_of_seed_and_iteration(shared_street, tmp_path,
+                                               monkeypatch):
+    """Flips, colours, latents and times of a training that was resumed."""
+
+    def build(name, **options):
+        return Runner.from_cfg(resumable_cfg(
+            shared_street, tmp_path / name, 5,
+            **{'default_hooks.checkpoint.max_keep_ckpts': -1}, **options))
+
+    whole = record(build('whole'))
+    assert [step for step, *_ in whole] == sorted([*range(5), *range(5)])
+    masks = [draw[-1] for draw in whole if len(draw) == 3]
+    assert len({mask.sum().item() for mask in masks}) == 5
+    resumed = build('resumed', resume=True,
+                    load_from=str(tmp_path / 'whole/iter_3.pth'))
+    assert_same(record(resumed), whole[6:], 'resumed')
+    monkeypatch.setattr(train_loop, 'get_rank', lambda: 1)
+    # The samples of rank 0, with the draws of rank 1.
+    other = build('rank', **{'randomness.diff_rank_seed': False})
+    _, labels, mask = record(other)[0]
+    assert torch.equal(labels, whole[0][1])
+    assert not torch.equal(mask, masks[0])

@@ -2,17 +2,19 @@
 
 import copy
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.runner import Runner
+from mmengine.model import MMFullyShardedDataParallel
 
 from mmseg_semflow.engine.synthesis_eval_hook import sample_grid
 from mmseg_semflow.evaluation import MaskConsistency, SampleDiversity
-from mmseg_semflow.models import Synthesizer
-from tiny import META, runner_cfg
+from mmseg_semflow.synthesis import Synthesizer
+from runs import build_runner
+from tiny import META
 
 HOOK = dict(
     type='SynthesisEvalHook',
@@ -20,17 +22,28 @@ HOOK = dict(
     synthesis=dict(num_steps=2, num_samples=2, segment_steps=1, seed=3))
 
 
+def build(root, work_dir, hook=None, max_iters=2, **options):
+    return build_runner(
+        root, work_dir, max_iters, custom_hooks=[dict(HOOK, **(hook or {}))],
+        **options)
+
+
 @pytest.fixture
-def run(street, tmp_path):
+def run(shared_street, tmp_path):
 
-    def build(hook=None, max_iters=2, name='work', **options):
-        cfg = runner_cfg(street, tmp_path / name, max_iters=max_iters)
-        cfg.experiment_name = f'{tmp_path.name}_{name}'
-        cfg.custom_hooks = [dict(HOOK, **(hook or {}))]
-        cfg.merge_from_dict(options)
-        return Runner.from_cfg(cfg)
+    def run(hook=None, name='work', **options):
+        return build(shared_street, tmp_path / name, hook, **options)
 
-    return build
+    return run
+
+
+@pytest.fixture(scope='module')
+def trained(shared_street, tmp_path_factory):
+    """A training with one validation: not to be changed."""
+    work_dir = tmp_path_factory.mktemp('synthesis') / 'work'
+    runner = build(shared_street, work_dir, dict(num_shown=3))
+    runner.train()
+    return runner
 
 
 def scalars(runner):
@@ -60,16 +73,22 @@ def by_hand(runner, num_images=None):
     return found
 
 
-@pytest.mark.parametrize('num_images', [None, 3])
-def test_metrics_beside_miou_are_those_of_the_images(run, num_images):
-    runner = run(dict(num_images=num_images))
-    runner.train()
-    found = scalars(runner)
+def assert_those_of_the_images(runner, num_images):
+    found, expected = scalars(runner), by_hand(runner, num_images)
     assert 'val/mIoU' in found
-    expected = by_hand(runner, num_images)
     assert expected.keys() > {'mask_mIoU', 'diversity'}
     for key, value in expected.items():
         assert found[f'val/{key}'] == pytest.approx([value], abs=1e-3), key
+
+
+def test_metrics_beside_miou_are_those_of_the_images(trained):
+    assert_those_of_the_images(trained, None)
+
+
+def test_metrics_of_the_first_images(run):
+    runner = run(dict(num_images=3))
+    runner.train()
+    assert_those_of_the_images(runner, 3)
 
 
 def test_averaged_weights_are_evaluated(run):
@@ -111,23 +130,20 @@ def test_training_goes_the_same_way_with_the_hook(run):
     weights = []
     for name, interval in (('with', 1), ('without', 100)):
         runner = run(
-            dict(interval=interval), max_iters=4, name=name,
-            **{'train_cfg.val_interval': 2})
+            dict(interval=interval), name=name, **{'train_cfg.val_interval': 1})
         runner.train()
         weights.append(runner.model.state_dict())
     for key, value in weights[0].items():
         assert torch.equal(value, weights[1][key]), key
 
 
-def test_grid_is_written(run, tmp_path):
-    runner = run(dict(num_shown=3))
-    runner.train()
-    grids = list((tmp_path / 'work').rglob('synthesis_*.png'))
+def test_grid_is_written(trained):
+    grids = list(Path(trained.work_dir).rglob('synthesis_*.png'))
     assert len(grids) == 1
     grid = cv2.imread(str(grids[0]))
     # Three rows of mask, real image and two samples of 24 x 32 pixels.
     assert grid.shape == (3 * 24, 4 * 32, 3)
-    dataset = runner.val_dataloader.dataset
+    dataset = trained.val_dataloader.dataset
     real = np.concatenate([
         dataset[i]['inputs'].permute(1, 2, 0).numpy() for i in range(3)
     ])
@@ -185,11 +201,23 @@ def test_wrong_synthesis_stops_before_training(run, hook, message):
     assert runner.iter == 0
 
 
-def test_another_model_is_refused(run):
+class Sharded(MMFullyShardedDataParallel):
+    """As FSDP leaves a model, without processes."""
+
+    def __init__(self, module):
+        torch.nn.Module.__init__(self)
+        self._fsdp_wrapped_module = module
+
+
+@pytest.mark.parametrize('wrap, match', [
+    (lambda model: torch.nn.Linear(1, 1), 'needs a model of SemFlow.*Linear'),
+    (Sharded, 'that FSDP shards: leave it out of custom_hooks'),
+])
+def test_other_models_are_refused(run, wrap, match):
     runner = run()
-    runner.model = torch.nn.Linear(1, 1)
+    runner.model = wrap(runner.model)
     hook = next(h for h in runner.hooks if type(h).__name__ == 'SynthesisEvalHook')
-    with pytest.raises(ValueError, match='needs a model of SemFlow.*Linear'):
+    with pytest.raises(ValueError, match=match):
         hook.before_train(runner)
 
 

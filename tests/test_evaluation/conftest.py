@@ -30,14 +30,14 @@ def make(seed, num_samples=2, size=(40, 48)):
 
 
 @pytest.fixture
-def draw():
-    """What a synthesis gives for a mask, by its seed."""
+def synthesise():
+    """Make what a synthesis gives for a mask, by a seed."""
     return make
 
 
 @pytest.fixture
-def drawn(draw):
-    return [draw(seed) for seed in range(3)]
+def results(synthesise):
+    return [synthesise(seed) for seed in range(3)]
 
 
 @pytest.fixture

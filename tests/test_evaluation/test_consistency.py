@@ -67,19 +67,19 @@ def iou_metric(samples):
     return metric.evaluate(2 * len(samples))
 
 
-def test_as_mmseg(drawn):
-    expected = iou_metric(drawn)
-    assert evaluate(drawn) == dict(
+def test_as_mmseg(results):
+    expected = iou_metric(results)
+    assert evaluate(results) == dict(
         mask_mIoU=expected['mIoU'], mask_aAcc=expected['aAcc'])
 
 
-def test_void_does_not_count(drawn):
-    for sample in drawn:
+def test_void_does_not_count(results):
+    for sample in results:
         sample['sample_label_maps'][:] = sample['gt_label_map'].clamp(max=3)
-    assert evaluate(drawn) == dict(mask_mIoU=100, mask_aAcc=100)
+    assert evaluate(results) == dict(mask_mIoU=100, mask_aAcc=100)
 
 
-def test_many_pixels(drawn, monkeypatch):
+def test_many_pixels(results, monkeypatch):
     """In single precision 2^24 + 1 pixels would be 2^24."""
     counts = iter([2.**24, 1.])
     monkeypatch.setattr(
@@ -87,41 +87,41 @@ def test_many_pixels(drawn, monkeypatch):
         lambda *args: [torch.full((5, ), next(counts))] * 4)
     metric = MaskConsistency()
     metric.dataset_meta = META
-    metric.process(None, drawn[:1])
+    metric.process(None, results[:1])
     areas = metric.results[0]['measure']['areas']
     assert areas.tolist() == [[2**24 + 1] * 5] * 4
 
 
-def test_segmentor(drawn, segmentor):
+def test_segmentor(results, segmentor):
     """It sees the images in their true colours, whatever scope is set."""
-    for sample in drawn:
+    for sample in results:
         rgb = COLORS[sample['sample_label_maps']].permute(0, 3, 1, 2)
-        sample['samples'] = rgb.flip(1).byte()
-    expected = iou_metric(drawn)
-    for sample in drawn:
+        sample['samples'] = rgb.byte()
+    expected = iou_metric(results)
+    for sample in results:
         del sample['sample_label_maps']
     init_default_scope('mmengine')
     state = torch.get_rng_state()
-    assert evaluate(drawn, **segmentor) == dict(
+    assert evaluate(results, **segmentor) == dict(
         mask_mIoU=expected['mIoU'], mask_aAcc=expected['aAcc'])
     assert DefaultScope.get_current_instance().scope_name == 'mmengine'
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_missing_checkpoint(drawn, segmentor, log):
+def test_missing_checkpoint(results, segmentor, log):
     segmentor['checkpoint'] += '.gone'
-    assert evaluate(drawn, **segmentor) == {}
+    assert evaluate(results, **segmentor) == {}
     assert segmentor['checkpoint'] in log[-1] and 'checkpoint=' in log[-1]
 
 
-def test_other_classes(drawn, segmentor):
+def test_other_classes(results, segmentor):
     with pytest.raises(ValueError, match='as the dataset, 2, but has 5'):
-        evaluate(drawn, dict(classes=('sky', 'road')), **segmentor)
+        evaluate(results, dict(classes=('sky', 'road')), **segmentor)
 
 
-def test_unknown_classes(drawn):
+def test_unknown_classes(results):
     with pytest.raises(ValueError, match="must have 'classes', but got None"):
-        MaskConsistency().process(None, drawn)
+        MaskConsistency().process(None, results)
 
 
 @pytest.mark.parametrize('kwargs, match', [

@@ -81,20 +81,20 @@ class Gray(nn.Module):
         return (image.float().mean((2, 3)), )
 
 
-def test_weights_of_fidelity(draw, inception_file):
-    """From BGR images through the network, as torch_fidelity does it."""
-    drawn = [draw(seed, num_samples=1) for seed in range(3)]
-    for sample in drawn:
+def test_weights_of_fidelity(synthesise, inception_file):
+    """Through the network, as torch_fidelity does it."""
+    results = [synthesise(seed, num_samples=1) for seed in range(3)]
+    for sample in results:
         sample['samples'] //= 2
     metric = InceptionDistance(weights=str(inception_file))
-    metric.process(None, drawn)
+    metric.process(None, results)
     figures = metric.evaluate(3)
 
     network = FeatureExtractorInceptionV3('again', ['2048'], str(inception_file))
     with torch.no_grad():
         (real, ), (fake, ) = (
-            network(torch.stack(images).flip(1)) for images in zip(
-                *((s['gt_img'], s['samples'][0]) for s in drawn), strict=True))
+            network(torch.stack(images)) for images in zip(
+                *((s['gt_img'], s['samples'][0]) for s in results), strict=True))
     assert figures['FID'] == pytest.approx(
         nuclear(real.double(), fake.double()), rel=1e-3)
     reference = kid_features_to_metric(
@@ -104,13 +104,13 @@ def test_weights_of_fidelity(draw, inception_file):
         reference['kernel_inception_distance_mean'], rel=1e-3)
 
 
-def test_best_and_worst(hub, drawn):
+def test_best_and_worst(hub, results):
     def fid(samples_of):
         metric = InceptionDistance()
         metric.network, metric.missing = Gray(), None
-        for sample in drawn:
+        for sample in results:
             sample['samples'] = samples_of(sample)
-        metric.process(None, drawn)
+        metric.process(None, results)
         return metric.evaluate(3)
 
     same = fid(lambda sample: sample['gt_img'][None])
@@ -122,10 +122,10 @@ def test_best_and_worst(hub, drawn):
     (1, {}, 'at least 2 real images .* got 1 and 2'),
     (3, dict(kid_subset_size=5), 'kid_subset_size = 5 .* got 3 and 6'),
 ])
-def test_too_few_images(hub, drawn, count, kwargs, match):
+def test_too_few_images(hub, results, count, kwargs, match):
     metric = InceptionDistance(**kwargs)
     metric.network, metric.missing = Gray(), None
-    metric.process(None, drawn[:count])
+    metric.process(None, results[:count])
     with pytest.raises(ValueError, match=match):
         metric.evaluate(count)
 

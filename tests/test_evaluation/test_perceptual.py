@@ -16,18 +16,18 @@ def evaluate(samples, **kwargs):
     return metric.evaluate(len(samples))
 
 
-def test_equal_images_are_at_distance_zero(drawn, alexnet_file):
-    for sample in drawn:
+def test_equal_images_are_at_distance_zero(results, alexnet_file):
+    for sample in results:
         sample['samples'] = torch.stack([sample['gt_img']] * 3)
         sample['round_trip_img'] = sample['gt_img']
         del sample['label_round_trip_img']
-    assert evaluate(drawn, weights=alexnet_file) == dict(
+    assert evaluate(results, weights=alexnet_file) == dict(
         LPIPS=0, LPIPS_diversity=0, round_trip_LPIPS=0)
 
 
 @pytest.mark.parametrize('net, last', [('alex', (1, 4, 7, 9, 11)),
                                       ('vgg', (3, 8, 15, 22, 29))])
-def test_closed_form(draw, trunks, net, last):
+def test_closed_form(synthesise, trunks, net, last):
     """By torchvision's network and the heads of the package, step by step."""
     layers, path = trunks[net]
     heads = torch.load(
@@ -37,7 +37,7 @@ def test_closed_form(draw, trunks, net, last):
     def features(image):
         mean = torch.tensor([.485, .456, .406])[:, None, None]
         std = torch.tensor([.229, .224, .225])[:, None, None]
-        x = (image.flip(0)[None] / 255 - mean) / std
+        x = (image[None] / 255 - mean) / std
         for i, layer in enumerate(layers[:last[-1] + 1]):
             x = layer(x)
             if i in last:
@@ -50,31 +50,31 @@ def test_closed_form(draw, trunks, net, last):
                        heads.values(), features(one), features(other),
                        strict=True))
 
-    drawn = [draw(seed) for seed in range(2)]
+    results = [synthesise(seed) for seed in range(2)]
     expected = dict(
-        LPIPS=[distance(image, s['gt_img']) for s in drawn
+        LPIPS=[distance(image, s['gt_img']) for s in results
                for image in s['samples']],
-        LPIPS_diversity=[distance(*s['samples']) for s in drawn],
+        LPIPS_diversity=[distance(*s['samples']) for s in results],
         round_trip_LPIPS=[distance(s['round_trip_img'], s['gt_img'])
-                          for s in drawn],
+                          for s in results],
         label_round_trip_LPIPS=[
-            distance(s['label_round_trip_img'], s['gt_img']) for s in drawn
+            distance(s['label_round_trip_img'], s['gt_img']) for s in results
         ])
-    assert evaluate(drawn, net=net, weights=path) == {
+    assert evaluate(results, net=net, weights=path) == {
         key: pytest.approx(sum(values) / len(values), rel=1e-4)
         for key, values in expected.items()
     }
 
 
-def test_one_sample_has_no_diversity(draw, alexnet_file):
-    figures = evaluate([draw(0, num_samples=1)], weights=alexnet_file)
+def test_one_sample_has_no_diversity(synthesise, alexnet_file):
+    figures = evaluate([synthesise(0, num_samples=1)], weights=alexnet_file)
     assert 'LPIPS' in figures and 'LPIPS_diversity' not in figures
 
 
-def test_least_size(draw, alexnet_file):
-    evaluate([draw(0, size=(31, 31))], weights=alexnet_file)
+def test_least_size(synthesise, alexnet_file):
+    evaluate([synthesise(0, size=(31, 31))], weights=alexnet_file)
     with pytest.raises(ValueError, match=r'>= 31 pixels .* got \(30, 64\)'):
-        evaluate([draw(0, size=(30, 64))], weights=alexnet_file)
+        evaluate([synthesise(0, size=(30, 64))], weights=alexnet_file)
 
 
 def test_unknown_net():

@@ -54,10 +54,10 @@ def test_registered_for_both_libraries(hub):
         assert METRICS.build(dict(type=name)).prefix is None
 
 
-def test_protocol_and_results(drawn, alexnet_file, hub, log):
+def test_protocol_and_results(results, alexnet_file, hub, log):
     made = evaluator(alexnet_file)
     state = torch.get_rng_state()
-    made.process(drawn)
+    made.process(results)
     figures = made.evaluate(3)
     assert torch.equal(torch.get_rng_state(), state)
     assert list(figures) == [
@@ -69,15 +69,15 @@ def test_protocol_and_results(drawn, alexnet_file, hub, log):
     lines = log[-5:]
     for name, line in zip(NAMES, lines, strict=True):
         assert line.startswith(
-            f'{name}: 3 masks and real images, 2 samples a mask, size 40x48; ')
+            f'{name}: 3 masks and real images, 2 samples per mask, size 40x48; ')
         assert line.endswith('; euler 25, seed 0')
     assert '(alex.pth)' in lines[1] and 'forward flow' in lines[2]
     assert not any(metric.results for metric in made.metrics)
 
 
-def test_no_images_are_kept(drawn, alexnet_file, hub):
+def test_no_images_are_kept(results, alexnet_file, hub):
     made = evaluator(alexnet_file)
-    made.process(drawn)
+    made.process(results)
     for metric in made.metrics:
         assert len(metric.results) == 3
         for result in metric.results:
@@ -92,24 +92,25 @@ def test_building_leaves_random_numbers_alone(alexnet_file):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def share(rank, path, drawn, alexnet_file):
+def share(rank, path, results, alexnet_file):
     torch.distributed.init_process_group(
         'gloo', init_method=f'file://{path}/meet', rank=rank, world_size=2)
     made = evaluator(alexnet_file)
     # As DefaultSampler deals out three masks: the first one once more.
-    made.process([drawn[i % 3] for i in (rank, rank + 2)])
+    made.process([results[i % 3] for i in (rank, rank + 2)])
     figures = made.evaluate(3)
     (path / f'{rank}.json').write_text(json.dumps(figures))
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes(drawn, alexnet_file, hub, tmp_path, monkeypatch):
+@pytest.mark.process
+def test_two_processes(results, alexnet_file, hub, tmp_path, monkeypatch):
     single = evaluator(alexnet_file)
-    single.process(drawn)
+    single.process(results)
     monkeypatch.chdir(tmp_path)
     fork = multiprocessing.get_context('fork')
     processes = [
-        fork.Process(target=share, args=(rank, tmp_path, drawn, alexnet_file))
+        fork.Process(target=share, args=(rank, tmp_path, results, alexnet_file))
         for rank in range(2)
     ]
     for process in processes:
@@ -122,12 +123,34 @@ def test_two_processes(drawn, alexnet_file, hub, tmp_path, monkeypatch):
         assert json.loads((tmp_path / f'{rank}.json').read_text()) == expected
 
 
-def test_batches_do_not_matter(drawn, alexnet_file, hub):
+def test_channels_of_other_toolboxes(results, alexnet_file, hub):
+    """Results that say BGR, as mmagic's, are measured as those in RGB."""
+    figures = []
+    for flip in (False, True):
+        made = evaluator(alexnet_file)
+        made.process([
+            sample if not flip else dict(
+                sample,
+                gt_channel_order='BGR',
+                **{key: value.flip(-3) for key, value in sample.items()
+                   if key.endswith('img') or key == 'samples'})
+            for sample in results
+        ])
+        figures.append(made.evaluate(3))
+    assert figures[0] == figures[1]
+    # The channels are not of one kind: unsaid it would make a difference.
+    made = PerceptualDistance(weights=alexnet_file)
+    made.process(None, [dict(sample, gt_img=sample['gt_img'].flip(0))
+                        for sample in results])
+    assert made.evaluate(3)['LPIPS'] != figures[0]['LPIPS']
+
+
+def test_batches_do_not_matter(results, alexnet_file, hub):
     figures = []
     for size in (1, 2):
         made = evaluator(alexnet_file)
         for start in range(0, 3, size):
-            made.process(drawn[start:start + size])
+            made.process(results[start:start + size])
         figures.append(made.evaluate(3))
     assert figures[0] == figures[1]
 
@@ -138,9 +161,9 @@ def test_batches_do_not_matter(drawn, alexnet_file, hub):
     (PerceptualDistance, 'alexnet-owt-7be5be79.pth',
      'https://download.pytorch.org/models/'),
 ])
-def test_missing_weights(drawn, hub, log, type_, name, url):
+def test_missing_weights(results, hub, log, type_, name, url):
     made = Evaluator([type_(), SampleDiversity()])
-    made.process(drawn)
+    made.process(results)
     assert set(made.evaluate(3)) == {'diversity', 'brightness', 'gt_brightness'}
     found = [line for line in log if 'left out' in line]
     assert len(found) == 1
@@ -148,10 +171,10 @@ def test_missing_weights(drawn, hub, log, type_, name, url):
         assert part in found[0]
 
 
-def test_missing_in_another_process(drawn, hub, log, alexnet_file):
+def test_missing_in_another_process(results, hub, log, alexnet_file):
     here = PerceptualDistance(weights=alexnet_file)
     other = PerceptualDistance(weights='nowhere/alexnet.pth')
-    for metric, sample in zip((here, other), drawn, strict=False):
+    for metric, sample in zip((here, other), results, strict=False):
         metric.process(None, [sample])
     log.clear()
     assert here.compute_metrics(here.results + other.results) == {}
@@ -161,17 +184,17 @@ def test_missing_in_another_process(drawn, hub, log, alexnet_file):
 @pytest.mark.parametrize('type_, package', [
     (InceptionDistance, 'torch_fidelity'), (InceptionDistance, 'torchmetrics'),
     (PerceptualDistance, 'lpips'), (RoundTrip, 'torchmetrics')])
-def test_missing_package(drawn, hub, log, monkeypatch, type_, package):
+def test_missing_package(results, hub, log, monkeypatch, type_, package):
     monkeypatch.setitem(sys.modules, package, None)
     metric = type_()
-    metric.process(None, drawn)
+    metric.process(None, results)
     assert metric.evaluate(3) == {}
     found = [line for line in log if 'left out' in line]
     assert len(found) == 1 and package in found[0]
     assert "pip install 'mmseg_semflow[metrics]'" in found[0]
 
 
-def test_download(drawn, hub, log, monkeypatch, alexnet_file):
+def test_download(results, hub, log, monkeypatch, alexnet_file):
     def fetch(url, check_hash, **kwargs):
         assert check_hash and kwargs['weights_only']
         (hub / url.rpartition('/')[2]).write_bytes(Path(alexnet_file).read_bytes())
@@ -179,9 +202,9 @@ def test_download(drawn, hub, log, monkeypatch, alexnet_file):
     monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', fetch)
     metric = PerceptualDistance(download=True)
     monkeypatch.undo()
-    metric.process(None, drawn)
+    metric.process(None, results)
     given = PerceptualDistance(weights=alexnet_file)
-    given.process(None, drawn)
+    given.process(None, results)
     assert metric.evaluate(3) == given.evaluate(3)
 
 
@@ -216,19 +239,19 @@ def test_wrong_weights(tmp_path, type_, content):
     (RoundTrip, 'label_round_trip_img', 'round_trip=True'),
     (SampleDiversity, 'samples', ''),
 ])
-def test_missing_results(drawn, type_, key, hint):
-    del drawn[0][key]
+def test_missing_results(results, type_, key, hint):
+    del results[0][key]
     with pytest.raises(ValueError, match=f'{type_.__name__} needs {key}.*{hint}'):
-        type_().process(None, drawn)
+        type_().process(None, results)
 
 
 @pytest.mark.parametrize('change', [
     lambda image: image.float() / 255, lambda image: image[:, 1:],
 ])
-def test_wrong_images(drawn, change):
-    drawn[0]['gt_img'] = change(drawn[0]['gt_img'])
+def test_wrong_images(results, change):
+    results[0]['gt_img'] = change(results[0]['gt_img'])
     with pytest.raises(ValueError, match='uint8, but got'):
-        SampleDiversity().process(None, drawn)
+        SampleDiversity().process(None, results)
 
 
 def test_unknown_size():
@@ -236,13 +259,13 @@ def test_unknown_size():
         SampleDiversity().evaluate()
 
 
-def test_under_mmagic(drawn, alexnet_file, hub, log):
+def test_under_mmagic(results, alexnet_file, hub, log):
     pytest.importorskip('mmagic')
     from mmagic.registry import EVALUATORS
     from mmagic.structures import DataSample
     init_default_scope('mmagic')
     plain = evaluator(alexnet_file)
-    plain.process(drawn)
+    plain.process(results)
     made = EVALUATORS.build(
         dict(type='Evaluator', metrics=[*plain.metrics[1:], dict(type='PSNR')]))
     made.dataset_meta = dict(classes=CLASSES)
@@ -254,13 +277,17 @@ def test_under_mmagic(drawn, alexnet_file, hub, log):
     [(metrics, sampler)] = made.prepare_samplers(model, loader)
     assert sampler is loader and len(metrics) == 5
     log.clear()
-    for fields in drawn:
+    for fields in results:
         protocol = fields.pop('protocol')
+        fields = {
+            key: value if 'label_map' in key else value.flip(-3)
+            for key, value in fields.items()
+        }
         made.process([
             DataSample(
                 **fields,
                 output=DataSample(pred_img=fields['fake_img']),
-                metainfo=dict(protocol=protocol))
+                metainfo=dict(protocol=protocol, gt_channel_order='BGR'))
         ], None, metrics)
     figures = made.evaluate()
     psnr = figures.pop('PSNR')

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from golden import read
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
 from torch import nn
 
+from golden import read
 from mmseg_semflow.apis import load_model
 from mmseg_semflow.models import CheckpointGuard
 from mmseg_semflow.models.checkpoint_guard import rename_old_keys

@@ -1,9 +1,9 @@
 """The adapter to mmagic."""
 
 import copy
+from importlib.util import find_spec
 
 import cv2
-import golden
 import numpy as np
 import pytest
 import torch
@@ -13,6 +13,7 @@ from mmengine.runner.checkpoint import load_checkpoint
 from mmseg.registry import DATASETS
 from mmseg.registry import MODELS as MMSEG_MODELS
 
+import golden
 from mmseg_semflow.models.checkpoint_guard import rename_old_keys
 from mmseg_semflow.synthesis import Synthesizer
 from tiny import (
@@ -28,12 +29,12 @@ from tiny import (
     write_street,
 )
 
-pytest.importorskip('mmagic')
+if find_spec('mmagic') is None:
+    pytest.skip('needs mmagic', allow_module_level=True)
 
-from mmagic.registry import MODELS  # noqa: E402
-from mmagic.structures import DataSample  # noqa: E402
-
-from mmseg_semflow.models.generators import SemFlowGenerator  # noqa: E402
+from mmseg_semflow.models.generators import SemFlowGenerator  # isort: skip
+from mmagic.registry import MODELS
+from mmagic.structures import DataSample
 
 TEST_CFG = dict(num_steps=2, num_samples=2, segment_steps=1, round_trip=True)
 METRICS = [

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from golden import CASES, outputs, read
 from mmengine.registry import MODELS
 
+from golden import CASES, outputs, read
 from mmseg_semflow.models.checkpoint_guard import rename_old_keys
 
 

@@ -7,8 +7,10 @@ Example:
 
 import argparse
 import sys
+from pathlib import Path
 
-from mmseg_semflow.datasets.camvid import convert_camvid
+sys.path.append(str(Path(__file__).parents[1]))
+from _startup import imports, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,6 +34,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
+    with imports():
+        from mmseg_semflow.datasets.camvid import convert_camvid
     for warning in convert_camvid(args.source, args.splits, args.out_dir,
                                   args.nproc):
         print(warning)
@@ -39,9 +43,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f'\nerror: {error}')
-    except KeyboardInterrupt:
-        sys.exit('\ninterrupted: the same command continues')
+    run(main, interrupted='the same command continues')

@@ -7,8 +7,10 @@ Example:
 
 import argparse
 import sys
+from pathlib import Path
 
-from mmseg_semflow.datasets.celebamask_hq import convert_celebamask_hq
+sys.path.append(str(Path(__file__).parents[1]))
+from _startup import imports, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,14 +32,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
+    with imports():
+        from mmseg_semflow.datasets.celebamask_hq import convert_celebamask_hq
     convert_celebamask_hq(args.source, args.out_dir, args.nproc)
     print(f'{args.out_dir} is complete')
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f'\nerror: {error}')
-    except KeyboardInterrupt:
-        sys.exit('\ninterrupted: the same command continues')
+    run(main, interrupted='the same command continues')

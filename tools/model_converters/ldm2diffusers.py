@@ -8,8 +8,10 @@ Example:
 
 import argparse
 import sys
+from pathlib import Path
 
-from mmseg_semflow.apis.checkpoint_conversion import stable_diffusion_to_folder
+sys.path.append(str(Path(__file__).parents[1]))
+from _startup import imports, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,12 +30,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
+    with imports():
+        from mmseg_semflow.apis.checkpoint_conversion import stable_diffusion_to_folder
     stable_diffusion_to_folder(args.config, args.src, args.dst, args.overwrite)
     print(f'wrote {args.dst}')
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    run(main)

@@ -1,10 +1,10 @@
-# The same for GANs: two optimizers, and, as all
-# their authors have it, no average of the weights and rates that are constant for
-# the first half of the training and fall to 0 in the second. It takes one
-# process: mmagic does not average the gradients of these models.
+# The same for GANs: two optimizers, and, as all their authors have it, no average
+# of the weights and rates that are constant for the first half of the training and
+# fall to 0 in the second. It takes one process: mmagic does not average the
+# gradients of these models.
 _base_ = './generator_camvid.py'
 custom_imports = dict(
-    imports=['mmseg_semflow.runtime', 'mmseg_semflow.comparison.gans'])
+    imports=_base_.custom_imports.imports + ['mmseg_semflow.comparison.gans'])
 model = dict(
     data_preprocessor=dict(
         type='MaskTranslationDataPreProcessor',

@@ -4,7 +4,7 @@ dataset_type = 'CamVidDataset'
 data_root = '{{$CAMVID:data/camvid}}'
 crop_size = (96, 128)
 scale = (128, 96)
-# 11 of the 27 colours of three levels a channel: the eight corners of the cube
+# 11 of the 27 colours of three levels per channel: the eight corners of the cube
 # and, for classes of few pixels, three centres of its faces. In Eq. 7's order
 # the nearest two would be 127 levels apart, here they are 180; and the colours
 # between two classes that often touch belong to no third one.

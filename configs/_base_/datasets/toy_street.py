@@ -1,8 +1,8 @@
-# Drawn by the package itself when it is first used.
+# Painted by the package itself when it is first used.
 dataset_type = 'ToyStreetDataset'
 data_root = 'work_dirs/toy_street'
 generate = dict(num_train=1500, num_val=200, size=(64, 96), seed=0)
-# Two levels a channel are the corners of the cube: the widest spacing there is.
+# Two levels per channel are the corners of the cube: the widest spacing there is.
 # Classes that often touch take neighbouring corners, so that the colours
 # between them belong to no third class.
 codec = dict(

@@ -7,7 +7,6 @@ from mmagic.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_semflow.flow import PseudoMaskCodec
-
 from mmseg_semflow.models.generators import SemFlowGeneratorDataPreProcessor
 
 
@@ -33,7 +32,7 @@ class MaskTranslationDataPreProcessor(SemFlowGeneratorDataPreProcessor):
         self.one_hot = one_hot
 
     def forward(self, data: dict, training: bool = False) -> Dict[str, Any]:
-        """Normalize, pad and stack a batch.
+        """Normalise, pad and stack a batch.
 
         Args:
             data (dict): See :class:`SemFlowGeneratorDataPreProcessor`.

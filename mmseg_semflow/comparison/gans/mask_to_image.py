@@ -128,7 +128,7 @@ class MaskToImage:
 class GANSampler(ImageSampler):
     """Synthesise images for label maps by a GAN.
 
-    Whatever noise the generator draws depends on the seed, on the number of
+    Whatever noise the generator samples depends on the seed, on the number of
     the sample and on the label map, and on nothing else; the random numbers
     of the caller stay as they are.
 
@@ -163,7 +163,7 @@ class GANSampler(ImageSampler):
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's own generators, of which layers such as dropout draw."""
+    """Seed torch's own generators, by which layers such as dropout sample."""
     devices = [device] if device.type == 'cuda' else []
     with torch.random.fork_rng(devices=devices):
         # manual_seed would also seed every other GPU.

@@ -17,7 +17,8 @@ from .mmagic_batches import evaluate_batch
 class SemFlowGenerator(BaseModel):
     """Synthesise images from masks by the reverse flow (SemFlow, Eq. 13).
 
-    Serves every process that leads from mask to image. Its checkpoints and those of the segmentor are the same.
+    Serves every process that leads from mask to image. Its checkpoints and
+    those of the segmentor are the same.
 
     Args:
         semflow (dict): Config of :class:`SemFlowModel`.
@@ -64,7 +65,8 @@ class SemFlowGenerator(BaseModel):
         Args:
             inputs (Tensor): Images in [-1, 1], RGB, shape (B, 3, H, W).
             data_samples (DataSample | list): For ``'loss'`` mmsegmentation's,
-                with ``gt_sem_seg``; else one stacked ``DataSample`` with ``gt_img`` and ``gt_label_map``.
+                with ``gt_sem_seg``; else one stacked ``DataSample`` with
+                ``gt_img`` and ``gt_label_map``.
             mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``. Defaults to
                 ``'tensor'``.
 

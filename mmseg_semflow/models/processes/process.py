@@ -35,13 +35,13 @@ class TrainingPoint:
 class Process(nn.Module):
     """A way from image latents to mask latents, or back, or both.
 
-    It draws training points, how their time is sampled included, and solves
+    It samples training points, how their time is distributed included, and solves
     from one end to the other. Time runs from 0 at the image to 1 at the mask.
 
     Attributes:
         directions (Tuple[str, ...]): Which of ``'image_to_mask'`` and
             ``'mask_to_image'`` it serves.
-        stochastic (bool): Whether solving draws noise, besides the
+        stochastic (bool): Whether solving samples noise, besides the
             perturbation of a pseudo mask.
         target (str): What the network predicts, for what wraps it.
         num_inputs (int): Number of latents that the network sees, stacked as
@@ -63,7 +63,7 @@ class Process(nn.Module):
 
     @abstractmethod
     def sample(self, z0: Tensor, z1: Tensor) -> TrainingPoint:
-        """Draw training points.
+        """Sample training points.
 
         Args:
             z0 (Tensor): Image latents, shape (B, C, h, w).

@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_semflow.flow import average_windows, seeded_generator
+from mmseg_semflow.flow import average_windows, check_tiling, seeded_generator
 from mmseg_semflow.pixels import to_uint8
 
 
@@ -51,7 +51,7 @@ class SemFlow(BaseSegmentor):
             or ``'dopri5'``;
             ``mode``, ``'whole'`` or ``'slide'``, the latter with
             ``crop_size`` and ``stride`` (height, width); ``dtype``, None or
-            ``'bfloat16'`` for autocast; ``seed`` of a process that draws
+            ``'bfloat16'`` for autocast; ``seed`` of a process that samples
             noise, which SemFlow's does not. Defaults to None, which is
             ``dict(num_steps=25, solver='euler', mode='whole', dtype=None,
             seed=0)``.
@@ -117,18 +117,9 @@ class SemFlow(BaseSegmentor):
             raise ValueError("test_cfg.dtype must be None or 'bfloat16', "
                              f'but got {cfg.dtype!r}')
         if cfg.mode == 'slide':
-            for key in ('crop_size', 'stride'):
-                value = cfg.get(key)
-                if not isinstance(value, (tuple, list)) or len(value) != 2 \
-                        or min(value) < 1:
-                    raise ValueError(
-                        f'test_cfg.{key} must be (height, width), both >= 1, '
-                        f"in mode 'slide', but got {value}")
-            if any(s > c for s, c in zip(
-                    cfg.stride, cfg.crop_size, strict=True)):
-                raise ValueError(
-                    f'test_cfg.stride={cfg.stride} must not exceed '
-                    f'crop_size={cfg.crop_size}: pixels would be left out')
+            check_tiling(
+                cfg.get('crop_size'), cfg.get('stride'),
+                ('test_cfg.crop_size', 'test_cfg.stride'))
         self._checked_cfg = copy.deepcopy(dict(cfg))
 
     @property

@@ -55,7 +55,7 @@ class Pix2PixHD(MaskToImage, Pix2Pix):
 
     with least squares for :math:`L_{GAN}` and the feature matching of Eq. 7
     for :math:`L_{FM}`: the mean absolute differences, summed over the layers
-    of a discriminator, between what it finds in the real and in the drawn
+    of a discriminator, between what it finds in the real and in the made
     image. Without instances there are no edges of instances in the input;
     the perceptual loss, whose network has weights from outside, is left out.
 

@@ -111,7 +111,7 @@ class GlobalGenerator(BaseModule):
             ConvModule(base_channels, 3, act_cfg=dict(type='Tanh'), **edge))
 
     def forward(self, mask: Tensor) -> Tensor:
-        """Draw images.
+        """Synthesise images.
 
         Args:
             mask (Tensor): One-hot masks, shape (B, C, H, W).
@@ -218,7 +218,7 @@ class SPADEGenerator(BaseModule):
             :class:`SPADEResBlock`, the default.
 
     Attributes:
-        squash (Callable): Brings what is drawn into [-1, 1].
+        squash (Callable): Brings images into [-1, 1].
 
     Raises:
         ValueError: If ``size`` breaks its rule.
@@ -251,12 +251,12 @@ class SPADEGenerator(BaseModule):
         self.to_image = nn.Conv2d(channels[-1], 3, 3, padding=1)
 
     def forward(self, mask: Tensor, z: Optional[Tensor] = None) -> Tensor:
-        """Draw images.
+        """Synthesise images.
 
         Args:
             mask (Tensor): One-hot masks, shape (B, mask_channels, H, W).
             z (Tensor, optional): Noise, shape (B, z_channels). Defaults to
-                None, which draws it from torch's generator of the CPU.
+                None, which samples it by torch's generator of the CPU.
 
         Returns:
             Tensor: RGB in [-1, 1], shape (B, 3, H, W).
@@ -403,7 +403,7 @@ class SCResBlock(nn.Module):
 class SemanticVectorGenerator(nn.Module):
     """Semantic vectors of a mask, and what they tell of the image (SC-GAN).
 
-    The SVG of Fig. 2: two convolutions a scale, on the mask and on the vectors
+    The SVG of Fig. 2: two convolutions per scale, on the mask and on the vectors
     of the scale before. It also regresses the image, which the loss compares
     with the real one, so that the vectors of things that look alike are alike.
 
@@ -469,7 +469,7 @@ class SCGANGenerator(SPADEGenerator):
     defaults, are the authors' code for CelebAMask-HQ. That has
     ``channels=(768, 768, 384, 192, 96, 48)`` and ``vector_channels=(512, 256,
     128, 64, 32, 32)``, with a third block of 768 channels at the
-    second scale, here one a scale. Also left out: the codes of positions
+    second scale, here one per scale. Also left out: the codes of positions
     that it has in the masks of that data set.
 
     Args:
@@ -477,7 +477,7 @@ class SCGANGenerator(SPADEGenerator):
         mask_channels (int): Number of channels of the mask.
         channels (Sequence[int]): Widths of the blocks from coarse to fine.
         vector_channels (Sequence[int]): Lengths of the semantic vectors from
-            coarse to fine, one a block.
+            coarse to fine, one per block.
         num_candidates (int): Number n of kernels, scales and shifts of which
             a position mixes its own. Defaults to 3.
         temperature (float): The factor tau. Defaults to 0.05.

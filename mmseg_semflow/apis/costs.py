@@ -183,7 +183,7 @@ def estimate_training_memory(cfg: Config,
 
     Args:
         cfg (Config): A config of this package.
-        batch_size (int, optional): Images a GPU. Defaults to None, that of
+        batch_size (int, optional): Images per GPU. Defaults to None, that of
             the config.
         size (Tuple[int, int], optional): Height and width of the images.
             Defaults to None, those of the config.
@@ -245,7 +245,7 @@ def _state_factor(optimizer: dict) -> float:
 
 
 def count_flops(cfg: Config, size: Optional[Size] = None) -> Dict[str, int]:
-    """Count the floating point operations that the model needs for an image.
+    """Count the floating point operations that the model needs per image.
 
     A multiplication and an addition are two. These are the model's: what
     gradient checkpointing computes again is not counted, nor what is not a

@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.synthesis.pictures import (
     list_masks,
     read_label_map,
     read_note,
     write_picture,
 )
-from mmseg_semflow.flow import PseudoMaskCodec
 from tiny import CODEC
 
 CODEC5 = PseudoMaskCodec(**CODEC)
@@ -22,10 +22,10 @@ PALETTE = [[10, 20, 30], [255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]
 LABELS = np.array([[0, 1, 2], [3, 4, 255]], np.uint8)
 
 
-def colored(labels):
-    colors = np.zeros((256, 3), np.uint8)
-    colors[:5] = PALETTE
-    return colors[labels]
+def coloured(labels):
+    colours = np.zeros((256, 3), np.uint8)
+    colours[:5] = PALETTE
+    return colours[labels]
 
 
 def test_gray_indexed_and_coloured_masks_are_the_same(tmp_path):
@@ -33,15 +33,15 @@ def test_gray_indexed_and_coloured_masks_are_the_same(tmp_path):
     indexed = Image.fromarray(LABELS, 'P')
     indexed.putpalette(sum(PALETTE, []) + [0] * 3 * 251)
     indexed.save(tmp_path / 'indexed.png')
-    Image.fromarray(colored(LABELS)).save(tmp_path / 'rgb.png')
-    Image.fromarray(colored(LABELS)).convert('RGBA').save(tmp_path / 'rgba.png')
+    Image.fromarray(coloured(LABELS)).save(tmp_path / 'rgb.png')
+    Image.fromarray(coloured(LABELS)).convert('RGBA').save(tmp_path / 'rgba.png')
     expected = torch.from_numpy(LABELS.astype(np.int64))
     for name in ('gray', 'indexed', 'rgb', 'rgba'):
         palette = PALETTE if name.startswith('rgb') else None
         found = read_label_map(tmp_path / f'{name}.png', CODEC5, palette)
         assert torch.equal(found, expected)
     assert torch.equal(read_label_map(LABELS, CODEC5), expected)
-    assert torch.equal(read_label_map(colored(LABELS), CODEC5, PALETTE), expected)
+    assert torch.equal(read_label_map(coloured(LABELS), CODEC5, PALETTE), expected)
 
 
 def test_reduce_zero_label():
@@ -57,7 +57,7 @@ def test_modes_of_png(tmp_path):
     """A colour table means labels, unless the mask is said to be coloured."""
     labels = LABELS % 255
     expected = torch.from_numpy(labels.astype(np.int64))
-    rgb = Image.fromarray(colored(labels))
+    rgb = Image.fromarray(coloured(labels))
     rgb.quantize(16).save(tmp_path / 'quantized.png')
     found = read_label_map(tmp_path / 'quantized.png', CODEC5, PALETTE)
     assert torch.equal(found, expected)
@@ -98,7 +98,7 @@ def test_unknown_label_names_file_and_value(tmp_path):
 
 
 def test_unknown_colour_names_file_and_value(tmp_path):
-    pixels = colored(LABELS)
+    pixels = coloured(LABELS)
     pixels[0, 0] = 1, 2, 3
     Image.fromarray(pixels).save(tmp_path / 'a.png')
     with pytest.raises(ValueError, match=r'a.png has 1 colours .*\(1, 2, 3\)'):
@@ -106,7 +106,7 @@ def test_unknown_colour_names_file_and_value(tmp_path):
 
 
 def test_coloured_mask_without_palette(tmp_path):
-    Image.fromarray(colored(LABELS)).save(tmp_path / 'a.png')
+    Image.fromarray(coloured(LABELS)).save(tmp_path / 'a.png')
     with pytest.raises(ValueError, match='a.png is a coloured .* give a palette'):
         read_label_map(tmp_path / 'a.png', CODEC5)
 

@@ -3,6 +3,7 @@
 import csv
 import runpy
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -16,14 +17,20 @@ from numpy.testing import assert_equal
 from torch import nn
 
 from mmseg_semflow.apis import load_model
-from mmseg_semflow.comparison.harness import Comparison, budget_note, to_plot
 from mmseg_semflow.apis.scoring import Evaluation
 from mmseg_semflow.apis.tables import to_markdown
-from mmseg_semflow.models import Synthesizer
-from mmseg_semflow.synthesis.synthesizer import image_and_labels
-from tiny import CODEC, META, UNET, runner_cfg, semflow_cfg
+from mmseg_semflow.comparison.harness import (
+    SEGMENTATION,
+    SYNTHESIS,
+    Comparison,
+    budget_note,
+    to_plot,
+    write_comparison,
+)
+from mmseg_semflow.synthesis import Synthesizer, image_and_labels
+from tiny import CODEC, META, process_cfg, runner_cfg, semflow_cfg, write_street
 
-ROOT = Path(__file__).parents[2]
+TOOLS = Path(__file__).parents[2] / 'tools'
 FCN = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(type='SegDataPreProcessor', size=(24, 32)),
@@ -43,25 +50,47 @@ FCN = dict(
     test_cfg=dict(mode='whole'))
 
 
-def method(folder, street, name, model=None, **options):
-    """Write the config and an untrained checkpoint of a method."""
-    cfg = runner_cfg(street, folder / 'work')
+GENERATORS = dict(
+    bbdm=dict(
+        type='SemFlowGenerator', semflow=semflow_cfg(**process_cfg('bbdm'))),
+    pix2pix=dict(
+        type='MaskPix2Pix',
+        data_preprocessor=dict(
+            type='MaskTranslationDataPreProcessor', codec=CODEC),
+        size_divisor=64,
+        generator=dict(
+            type='UnetGenerator', in_channels=3, out_channels=3, num_down=6,
+            base_channels=4, norm_cfg=dict(type='IN'), use_dropout=True),
+        discriminator=dict(
+            type='PatchDiscriminator', in_channels=6, base_channels=4,
+            norm_cfg=dict(type='IN'))))
+
+
+def method_cfg(root, name):
+    cfg = runner_cfg(root / 'street', root / 'work')
     cfg.custom_imports = dict(imports=['mmseg_semflow'])
-    if model is not None:
-        cfg.custom_imports.imports.append('mmseg_semflow.comparison.gans')
-        cfg.model = model
     cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
-    if name == 'dsm':
-        cfg.model.type = 'DSM'
-        cfg.model.semflow.type = 'DSMModel'
-        cfg.model.semflow.velocity_net.unet = dict(
-            UNET, in_channels=24, out_channels=12)
-        cfg.comparison = dict(
-            solvers=['DDIMScheduler', 'DDPMScheduler'], num_steps=[1, 3])
     if name == 'semflow':
         cfg.comparison = dict(num_steps=[1, 2])
+    if name == 'dsm':
+        cfg.model.semflow = semflow_cfg(**process_cfg('dsm'))
+        cfg.comparison = dict(
+            solvers=['DDIMScheduler', 'DDPMScheduler'], num_steps=[1, 3])
     if name == 'fcn':
         cfg.model = FCN
+    if name in GENERATORS:
+        cfg.custom_imports.imports.append('mmseg_semflow.comparison.gans')
+        cfg.model = GENERATORS[name]
+        cfg.default_scope = 'mmagic'
+        for split in ('train', 'val', 'test'):
+            cfg[f'{split}_dataloader'].dataset._scope_ = 'mmseg'
+    return cfg
+
+
+def write_method(root, folder, name, **options):
+    """Write the config and an untrained checkpoint of a method."""
+    folder.mkdir()
+    cfg = method_cfg(root, name)
     cfg.merge_from_dict(options)
     config, checkpoint = folder / f'{name}.py', folder / f'{name}.pth'
     cfg.dump(str(config))
@@ -70,7 +99,7 @@ def method(folder, street, name, model=None, **options):
     torch.manual_seed(1)
     model = Runner.build_model(Runner, cfg.model)
     if hasattr(model, 'semflow'):
-        nn.init.normal_(model.semflow.velocity_net.unet.conv_out.weight, std=0.3)
+        nn.init.normal_(model.semflow.network.unet.conv_out.weight, std=0.3)
     torch.save(
         dict(
             state_dict=model.state_dict(),
@@ -81,19 +110,42 @@ def method(folder, street, name, model=None, **options):
                     'images in an iteration': '2',
                     'number of images': '6'
                 })), checkpoint)
+    init_default_scope('mmseg')
     return str(config), str(checkpoint)
+
+
+@pytest.fixture(scope='module')
+def method(tmp_path_factory):
+    """Give the files of a method, which are written when first asked for."""
+    root = tmp_path_factory.mktemp('methods')
+    write_street(root / 'street')
+    written = {}
+
+    def files(name, **options):
+        key = f'{name}{options}'
+        if key not in written:
+            written[key] = write_method(
+                root, root / str(len(written)), name, **options)
+        return written[key]
+
+    return files
 
 
 @pytest.fixture
 def compare(monkeypatch, capsys, tmp_path):
+    """Call the tool in this process; give why it stopped and what it said."""
+    # Galleries take most of the time.
+    monkeypatch.setattr(Evaluation, 'NUM_PICTURES', 1)
+
     def run(*args):
+        monkeypatch.syspath_prepend(str(TOOLS))
         monkeypatch.setattr(sys, 'argv', [
             'compare.py', *map(str, args), '--device', 'cpu', '--out',
             str(tmp_path / 'out')
         ])
         reason = None
         try:
-            runpy.run_path(str(ROOT / 'tools/compare.py'), run_name='__main__')
+            runpy.run_path(str(TOOLS / 'compare.py'), run_name='__main__')
         except SystemExit as error:
             reason = error.code
         said = capsys.readouterr()
@@ -107,9 +159,9 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_pictures_are_those_of_the_model(street, tmp_path, monkeypatch):
+def test_pictures_are_those_of_the_model(method, monkeypatch):
     monkeypatch.setattr(Evaluation, 'NUM_PICTURES', 2)
-    config, checkpoint = method(tmp_path, street, 'semflow')
+    config, checkpoint = method('semflow')
     comparison = Comparison(
         [config], [2], num_images=4, metrics=[dict(type='SampleDiversity')])
     assert len(list(comparison.rows([checkpoint]))) == 2
@@ -137,10 +189,10 @@ def test_pictures_are_those_of_the_model(street, tmp_path, monkeypatch):
     assert_equal(comparison.pictures, expected)
 
 
-def test_rows_of_every_kind(compare, street, tmp_path):
-    semflow = method(tmp_path, street, 'semflow')
-    dsm = method(tmp_path, street, 'dsm')
-    fcn = method(tmp_path, street, 'fcn')
+def test_rows_of_every_kind(compare, method, tmp_path):
+    semflow = method('semflow')
+    dsm = method('dsm')
+    fcn = method('fcn')
     reason, said = compare(*semflow, *dsm, *fcn, '--seeds', 0, 1, 2, '--judge',
                            *fcn)
     assert reason is None
@@ -158,7 +210,8 @@ def test_rows_of_every_kind(compare, street, tmp_path):
         assert (float(row['mIoU_max']) > float(row['mIoU_min'])) == random
         assert (row['iterations'], row['batch'], row['train_images']) == (
             '7', '2', '6')
-    assert ('Equal budgets: semflow, dsm, fcn: 7 iterations of 2, of 6 images.') in said
+    assert ('Equal budgets: semflow, dsm, fcn: '
+            '7 iterations of 2 images, from 6.') in said
     assert 'All test images, one at a time; segmentation with seeds 0, 1, 2' in said
     drawn = read(tmp_path / 'out/synthesis.csv')
     assert [row['method'] for row in drawn] == ['semflow', 'semflow']
@@ -170,40 +223,20 @@ def test_rows_of_every_kind(compare, street, tmp_path):
 
     cfg = Config.fromfile(dsm[0])
     cfg.work_dir, cfg.load_from = str(tmp_path / 'runner'), dsm[1]
+    cfg.model.test_cfg = dict(num_steps=3, solver='DDPMScheduler')
+    runner = Runner.from_cfg(cfg)
     found = []
     for seed in (0, 1, 2):
-        cfg.model.test_cfg = dict(num_steps=3, solver='DDPMScheduler', seed=seed)
-        cfg.experiment_name = f'seed{seed}'
-        found.append(Runner.from_cfg(cfg).test()['mIoU'])
+        runner.model.test_cfg.seed = seed
+        found.append(runner.test()['mIoU'])
     assert float(rows[5]['mIoU']) == pytest.approx(sum(found) / 3, abs=0.01)
     for key, value in dict(mIoU_min=min(found), mIoU_max=max(found)).items():
         assert float(rows[5][key]) == pytest.approx(value, abs=0.01)
 
 
-def test_rows_of_generators(compare, street, tmp_path):
-    pytest.importorskip('mmagic')
-    data_preprocessor = dict(type='MaskTranslationDataPreProcessor', codec=CODEC)
-    net = dict(type='VelocityUNet', unet=dict(UNET, in_channels=12, out_channels=12))
-    models = dict(
-        bbdm=dict(
-            type='BBDMGenerator',
-            semflow=semflow_cfg(type='BBDMModel', velocity_net=net)),
-        pix2pix=dict(
-            type='MaskPix2Pix',
-            data_preprocessor=data_preprocessor,
-            size_divisor=64,
-            generator=dict(
-                type='UnetGenerator', in_channels=3, out_channels=3, num_down=6,
-                base_channels=4, norm_cfg=dict(type='IN'), use_dropout=True),
-            discriminator=dict(
-                type='PatchDiscriminator', in_channels=6, base_channels=4,
-                norm_cfg=dict(type='IN'))))
-    pairs = [
-        file for name, model in models.items() for file in method(
-            tmp_path, street, name, model, default_scope='mmagic',
-            **{f'{split}_dataloader.dataset._scope_': 'mmseg'
-               for split in ('train', 'val', 'test')})
-    ]
+@pytest.mark.skipif(find_spec('mmagic') is None, reason='needs mmagic')
+def test_rows_of_generators(compare, method, tmp_path):
+    pairs = [file for name in GENERATORS for file in method(name)]
     reason, said = compare(*pairs, '--steps', 2, '--num-samples', 4)
     assert reason is None
     rows = read(tmp_path / 'out/synthesis.csv')
@@ -212,7 +245,7 @@ def test_rows_of_generators(compare, street, tmp_path):
                                  ('pix2pix', '', '1.0', '32x24')]
     for row in rows:
         assert float(row['diversity']) > 0 and row['iterations'] == '7'
-    assert 'SampleDiversity of 4 samples a mask' in said
+    assert 'SampleDiversity of 4 samples per mask' in said
     assert not (tmp_path / 'out/segmentation.csv').exists()
 
     reason, _ = compare(*pairs, '--metrics')
@@ -220,9 +253,9 @@ def test_rows_of_generators(compare, street, tmp_path):
 
 
 def test_a_missing_checkpoint_is_named_and_the_rest_goes_on(
-        compare, street, tmp_path):
-    fcn = method(tmp_path, street, 'fcn')
-    semflow = method(tmp_path, street, 'semflow')
+        compare, method, tmp_path):
+    fcn = method('fcn')
+    semflow = method('semflow')
     gone = str(tmp_path / 'gone.pth')
     reason, said = compare(semflow[0], gone, *fcn)
     assert reason == f'error: there is no checkpoint {gone}'
@@ -237,16 +270,16 @@ def test_a_missing_checkpoint_is_named_and_the_rest_goes_on(
     ({'test_dataloader.dataset.metainfo.classes': tuple('abcdx')},
      'same classes'),
 ])
-def test_other_data_or_classes(compare, street, tmp_path, options, message):
-    fcn = method(tmp_path, street, 'fcn')
-    semflow = method(tmp_path, street, 'semflow', **options)
+def test_other_data_or_classes(compare, method, tmp_path, options, message):
+    fcn = method('fcn')
+    semflow = method('semflow', **options)
     reason, _ = compare(*fcn, *semflow)
     assert message in reason and 'fcn.py' in reason and 'semflow.py' in reason
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_config_without_its_checkpoint(compare, street, tmp_path):
-    fcn = method(tmp_path, street, 'fcn')
+def test_a_config_without_its_checkpoint(compare, method, tmp_path):
+    fcn = method('fcn')
     reason, said = compare(fcn[0])
     assert reason == 2 and 'odd number of files' in said
 
@@ -254,11 +287,61 @@ def test_a_config_without_its_checkpoint(compare, street, tmp_path):
 def test_another_budget_is_told():
     row = dict(method='a', iterations=4, batch=2, train_images=6)
     assert budget_note([row, row]) == (
-        'Equal budgets: a: 4 iterations of 2, of 6 images.')
+        'Equal budgets: a: 4 iterations of 2 images, from 6.')
     assert budget_note([row, dict(row, method='b', iterations=8)]) == (
-        'The budgets differ: a: 4 iterations of 2, of 6 images; '
-        'b: 8 iterations of 2, of 6 images.')
+        'The budgets differ: a: 4 iterations of 2 images, from 6; '
+        'b: 8 iterations of 2 images, from 6.')
     assert budget_note([dict(method='a', note='no checkpoint')]) == ''
+
+
+def test_what_checkpoints_do_not_tell_is_a_question_mark():
+    row = dict(
+        method='a', iterations=9, batch='unknown', train_images='unknown')
+    assert budget_note([row]) == (
+        'The budgets, as far as checkpoints tell them: '
+        'a: 9 iterations of ? images, from ?.')
+
+
+def test_only_what_changed_is_written_again(tmp_path):
+    tables = {
+        SEGMENTATION: [dict(method='a', mIoU=1., segmentation_nfe=1.)],
+        SYNTHESIS: [dict(method='b', diversity=1.)]
+    }
+    pictures = {
+        name: dict(image=[np.zeros((2, 3, 3), np.uint8)]) for name in tables
+    }
+    text = write_comparison(tables, pictures, 'protocol.', tmp_path)
+    of_table = {
+        SEGMENTATION: {'segmentation.csv', 'segmentation.png', 'comparison.png'},
+        SYNTHESIS: {'synthesis.csv', 'synthesis.png'}
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {
+        'comparison.md', *of_table[SEGMENTATION], *of_table[SYNTHESIS]}
+    for changed, written in of_table.items():
+        for path in tmp_path.iterdir():
+            path.write_bytes(b'')
+        assert write_comparison(tables, pictures, 'protocol.', tmp_path,
+                                changed) == text
+        assert {path.name for path in tmp_path.iterdir()
+                if path.read_bytes()} == {'comparison.md', *written}
+
+
+@pytest.mark.parametrize('recipe, module, library', [
+    ('spade_camvid', 'gans', 'mmagic'),
+    ('maskformer_camvid', 'maskformer', 'mmdet'),
+])
+def test_a_library_that_is_missing_is_named(
+        monkeypatch, recipe, module, library):
+    for name in list(sys.modules):
+        if name.startswith((f'mmseg_semflow.comparison.{module}',
+                            'mmseg_semflow.models.generators')):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(
+            ValueError,
+            match=rf"{recipe}.py cannot be read: .* needs {library}, .*"
+            r"pip install 'mmseg_semflow\[comparison\]'"):
+        Comparison([str(TOOLS.parent / f'configs/comparison/{recipe}.py')])
 
 
 def test_a_plot_of_nothing_is_a_picture():
@@ -266,10 +349,10 @@ def test_a_plot_of_nothing_is_a_picture():
         b'\x89PNG')
 
 
-def test_what_does_not_fit_is_named_and_the_rest_goes_on(street, tmp_path):
-    semflow = method(tmp_path, street, 'semflow')
-    dsm = method(tmp_path, street, 'dsm')
-    fcn = method(tmp_path, street, 'fcn')
+def test_what_does_not_fit_is_named_and_the_rest_goes_on(method, tmp_path):
+    semflow = method('semflow')
+    dsm = method('dsm')
+    fcn = method('fcn')
     comparison = Comparison([fcn[0], dsm[0], semflow[0], fcn[0]], [1001])
     rows = [
         row for _, row in comparison.rows(
@@ -281,16 +364,17 @@ def test_what_does_not_fit_is_named_and_the_rest_goes_on(street, tmp_path):
     assert rows[3]['mIoU'] >= 0
 
 
-def test_an_adaptive_solver_has_one_row(street, tmp_path):
+def test_an_adaptive_solver_has_one_row(method, tmp_path):
     config, checkpoint = method(
-        tmp_path, street, 'semflow', comparison=dict(solvers=['dopri5']))
-    rows = [row for _, row in Comparison([config]).rows([checkpoint])]
+        'semflow', comparison=dict(solvers=['dopri5']))
+    comparison = Comparison([config], num_images=1)
+    rows = [row for _, row in comparison.rows([checkpoint])]
     assert [row['num_steps'] for row in rows] == ['-']
 
 
 def test_a_model_that_cannot_be_built_is_named_and_the_rest_goes_on(
-        street, tmp_path):
-    fcn = method(tmp_path, street, 'fcn')
+        method, tmp_path):
+    fcn = method('fcn')
     wrong = tmp_path / 'wrong.py'
     cfg = Config.fromfile(fcn[0])
     cfg.model.decode_head.width = 3
@@ -301,8 +385,8 @@ def test_a_model_that_cannot_be_built_is_named_and_the_rest_goes_on(
     assert "'width'" in rows[0]['note'] and rows[1]['mIoU'] >= 0
 
 
-def test_two_checkpoints_of_a_config(street, tmp_path):
-    config, checkpoint = method(tmp_path, street, 'fcn')
+def test_two_checkpoints_of_a_config(method, tmp_path):
+    config, checkpoint = method('fcn')
     other = tmp_path / 'other.pth'
     saved = torch.load(checkpoint, weights_only=False)
     saved['meta'].update(iter=9, settings={}, cfg='raise ValueError')
@@ -323,12 +407,12 @@ def test_a_note_of_several_lines_is_one_cell():
         r'| a b \| c |')
 
 
-def test_an_unknown_metric_is_told_before_the_first_row(compare, street, tmp_path):
-    reason, _ = compare(*method(tmp_path, street, 'fcn'), '--metrics', 'Beauty')
+def test_an_unknown_metric_is_told_before_the_first_row(compare, method, tmp_path):
+    reason, _ = compare(*method('fcn'), '--metrics', 'Beauty')
     assert 'Beauty' in reason and not (tmp_path / 'out').exists()
 
 
-def test_a_metric_of_another_tool(compare, street, tmp_path):
+def test_a_metric_of_another_tool(compare, method, tmp_path):
     reason, _ = compare(
-        *method(tmp_path, street, 'semflow'), '--metrics', 'RoundTrip')
+        *method('semflow'), '--metrics', 'RoundTrip')
     assert 'use tools/sweep_steps.py' in reason

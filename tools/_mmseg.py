@@ -1,25 +1,21 @@
-"""Running of mmsegmentation's own command line tools."""
+"""Running of command line tools that mmsegmentation installs."""
 
 import runpy
+from importlib.util import find_spec
 from pathlib import Path
-
-from mmengine.utils import get_installed_path
 
 
 def run_mmseg_tool(name: str) -> None:
-    """Run a tool that mmsegmentation installs, with this process' arguments.
-
-    All options are those of mmsegmentation. Importing this package first
-    gives the tool what torch >= 2.6 and hosts without a GPU need.
+    """Run a tool of mmsegmentation with the arguments of this process.
 
     Args:
         name (str): Path below mmsegmentation's ``tools`` folder, for example
-            ``'train.py'``.
+            ``'dataset_converters/cityscapes.py'``.
 
     Raises:
         FileNotFoundError: If this mmsegmentation has no such tool.
     """
-    package = Path(get_installed_path('mmsegmentation'))
+    package = Path(find_spec('mmseg').origin).parent
     # A wheel brings its tools inside the package, a checkout beside it.
     paths = [package / '.mim/tools' / name, package.parent / 'tools' / name]
     found = [path for path in paths if path.is_file()]

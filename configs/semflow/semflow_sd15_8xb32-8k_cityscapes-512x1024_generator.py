@@ -1,0 +1,14 @@
+# Cityscapes in mmagic, masks to images of 512 x 1024: the weights are those of
+# semflow_cityscapes.py.
+#   python tools/test.py configs/semflow_generator_cityscapes.py CHECKPOINT
+_base_ = [
+    './semflow_sd15_8xb32-8k_cityscapes-512x1024.py',
+    '../_base_/mmagic_runtime.py'
+]
+globals().update(_base_.mmagic_runtime)
+model = dict(
+    _base_.generator,
+    test_cfg=dict(
+        _base_.generator.test_cfg, **_base_.synthesis, segment_steps=25))
+# It has the metrics of SynthesisEvalHook in its own evaluator.
+custom_hooks = [h for h in _base_.custom_hooks if h.type != 'SynthesisEvalHook']

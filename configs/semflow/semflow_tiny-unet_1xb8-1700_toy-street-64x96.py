@@ -1,0 +1,23 @@
+# A drawn street, on a CPU: 6 to 10 minutes on 2 cores.
+_base_ = [
+    'mmseg::_base_/default_runtime.py', '../_base_/models/semflow_tiny.py',
+    '../_base_/datasets/toy_street.py', '../_base_/schedules/semflow_tiny.py',
+    '../_base_/semflow_runtime.py'
+]
+model = dict(
+    semflow=dict(
+        codec=_base_.codec,
+        process=dict(type='RectifiedFlow', start_fraction=0.5),
+        losses=[
+            dict(type='MatchingLoss'),
+            dict(type='OneStepMapLoss', weight=0.5, scale=1.5)
+        ]))
+# How images are drawn, here and by the tools.
+synthesis = dict(num_steps=3)
+custom_hooks = _base_.custom_hooks + [
+    dict(
+        type='SynthesisEvalHook',
+        metrics=[dict(type='MaskConsistency'), dict(type='SampleDiversity')],
+        synthesis=dict(**synthesis, num_samples=3, segment_steps=1),
+        num_images=20)
+]

@@ -1,0 +1,125 @@
+"""The benchmark's figures add up, and it measures what was asked for."""
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mmseg_semflow.benchmark import Benchmark, measure
+from tiny import process_cfg, semflow_cfg
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_all_parts(bench):
+    bench.measure_runner()
+    bench.measure_steps()
+    bench.measure_profile()
+    bench.measure_inference([1, 3])
+    bench.measure_pipeline()
+    tables = bench.tables
+    flops = {row['what']: row['GFLOP_per_image'] for row in tables['steps']}
+    assert flops == {
+        'plain step': 11e-9, 'step': 11e-9, 'step from cached latents': 9e-9,
+        'encoding alone': 2e-9}
+    for row in tables['steps']:
+        assert row['images_per_second'] == pytest.approx(2 / row['seconds'])
+        assert row['share_of_peak'] == pytest.approx(
+            row['GFLOP_per_image'] * 1e9 * row['images_per_second'] / bench.peak)
+    assert [row['GFLOP_per_image'] for row in tables['inference']] == [
+        5e-9, 11e-9]
+    assert [row['part'] for row in tables['profile']] == [
+        'loading, packing', 'colouring, perturbation', 'encoding', 'forward',
+        'backward', 'optimizer']
+    assert sum(row['share'] for row in tables['profile']) == pytest.approx(1)
+    assert min(row['seconds'] for row in tables['profile']) > 0
+    shares = [row['share'] for row in tables['operators']]
+    assert 0 < shares[-1] <= shares[0] and sum(shares) <= 1
+    total = tables['pipeline'][-1]
+    assert total['images_per_second_and_core'] == pytest.approx(
+        1000 / total['milliseconds'])
+    assert [row['transform'] for row in tables['pipeline']] == [
+        'LoadImageFromFile', 'LoadAnnotations', 'RandomFlip', 'Resize',
+        'PackSegInputs', 'all']
+    compared = 'transforms in the pipeline / colouring in the model'
+    assert [row['what'] for row in tables['ratios']] == [
+        'time of an iteration: runner / bare loop',
+        'rate: step / plain step',
+        'rate: step from cached latents / plain step',
+        "the autoencoder's share of the step",
+        f'time of loading: {compared}',
+        f'time of step: {compared}',
+        f'time of loading and step: {compared}',
+        'rate: GeneratePseudoMask / by class, in floats',
+        f'time of an image and its pseudo mask: {compared}']
+    for row in tables['ratios']:
+        assert 0 < row['lower_quartile'] <= row['ratio'] <= row['upper_quartile']
+
+
+def test_the_tool_without_data(cfg, street, tmp_path, monkeypatch, capsys):
+    shutil.rmtree(street)
+    cfg.custom_imports = dict(imports=['mmseg_semflow.models'])
+    cfg.model.semflow.network.sd_folder = 'nowhere'
+    cfg.dump(str(tmp_path / 'config.py'))
+    out = tmp_path / 'out'
+    monkeypatch.setattr(sys, 'argv', [
+        'benchmark.py', str(tmp_path / 'config.py'), '--out', str(out),
+        '--parts', 'pipeline', '--file-size', '40', '56', '--size', '32', '48',
+        '--batch-size', '3', '--optimizer', 'SGD', '--repeats', '2'])
+    runpy.run_path(str(ROOT / 'tools/benchmark.py'), run_name='__main__')
+    said = capsys.readouterr().out
+    assert '.jpg files of 40x56 without meaning, since there is no' in said
+    found = json.loads((out / 'benchmark.json').read_text())
+    assert found['conditions']['size'] == '32x48'
+    assert found['conditions']['optimizer'] == 'SGD'
+    assert cv2.imread(str(out / 'files/img_dir/0.jpg')).shape == (40, 56, 3)
+    labels = cv2.imread(str(out / 'files/ann_dir/0.png'), cv2.IMREAD_UNCHANGED)
+    assert set(np.unique(labels)) <= {0, 1, 2, 3, 4, 255}
+
+
+def test_options_are_compared_to_networks_without(
+        cfg, tmp_path, monkeypatch, made_up_flops):
+    seen = {}
+
+    def plain_loss(model, images, pseudo_masks):
+        weight = model.network.unet.conv_in.weight
+        seen['plain'] = weight.is_contiguous()
+        return weight.sum()
+
+    monkeypatch.setattr(measure, 'plain_loss', plain_loss)
+    cfg.model.semflow.channels_last = True
+    bench = Benchmark(cfg, tmp_path / 'out', size=(24, 32), repeats=1)
+    bench.measure_steps()
+    assert seen['plain']
+    weight = bench.model.semflow.network.unet.conv_in.weight
+    assert not weight.is_contiguous()
+
+
+def test_a_config_whose_pipeline_does_not_end(cfg, tmp_path):
+    cfg.train_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile')]
+    with pytest.raises(ValueError, match='must end in one of .*LoadImageFromFile'):
+        Benchmark(cfg, tmp_path)
+
+
+def test_a_config_without_semflow(cfg, tmp_path):
+    cfg.model = dict(type='EncoderDecoder')
+    with pytest.raises(ValueError, match='has no model.semflow'):
+        Benchmark(cfg, tmp_path)
+
+
+def test_a_config_of_mmagic(cfg, tmp_path):
+    cfg.default_scope = 'mmagic'
+    with pytest.raises(ValueError, match='measure its twin for mmseg'):
+        Benchmark(cfg, tmp_path)
+
+
+def test_steps_of_another_process_have_no_plain_way(cfg, tmp_path):
+    cfg.model.semflow = semflow_cfg(**process_cfg('dsm'))
+    bench = Benchmark(cfg, tmp_path / 'out', size=(24, 32), repeats=1)
+    with pytest.raises(ValueError, match='must be one, but got Diffusion'):
+        bench.measure_steps()

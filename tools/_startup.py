@@ -1,0 +1,113 @@
+"""What every tool does around its imports and its end.
+
+A tool parses its arguments first, so that ``--help`` and mistakes are answered
+at once, and imports torch and the toolboxes within :func:`imports`. This module
+needs nothing but the standard library, and stands outside of the package, whose
+import would load torch.
+"""
+
+import gc
+import os
+import sys
+import traceback
+from contextlib import contextmanager
+from typing import Callable, Dict, Iterator, Mapping, Tuple, Type
+
+# What says how OpenMP's threads wait: each of libgomp, which torch's wheels for
+# Linux bring, and the last of libomp and Intel's library alone.
+WAITING = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME')
+THREADS = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')
+# A driver of NVIDIA's, of a GPU under Windows' Linux, of AMD's.
+GPU_DRIVERS = ('/dev/nvidiactl', '/dev/dxg', '/dev/kfd')
+
+
+def computes_on_cpu(environ: Mapping[str, str]) -> bool:
+    """Tell whether torch will find no GPU, without loading it."""
+    if environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1'):
+        return True
+    return not any(map(os.path.exists, GPU_DRIVERS))
+
+
+def openmp_settings(environ: Mapping[str, str]) -> Dict[str, str]:
+    """Choose number and waiting of torch's threads; the whole policy.
+
+    libgomp's threads wait for each other by spinning for milliseconds before
+    they sleep. Where another process needs the core of one of them, the
+    others burn theirs meanwhile, hundreds of times per iteration
+    (``benchmarks/busy_machine.py`` measures it).
+
+    Args:
+        environ (Mapping[str, str]): The environment of this process.
+
+    Returns:
+        Dict[str, str]: Variables to set before torch is loaded. Nothing on a
+        host with a GPU, and nothing that the user has chosen: the number of
+        threads by one of :data:`THREADS`, the waiting by one of
+        :data:`WAITING`.
+    """
+    if not computes_on_cpu(environ):
+        return {}
+    # The number stays torch's own choice, that of the physical cores.
+    threads: Dict[str, str] = {}
+    waiting = dict(OMP_WAIT_POLICY='PASSIVE')
+    return {
+        **({} if any(name in environ for name in THREADS) else threads),
+        **({} if any(name in environ for name in WAITING) else waiting)
+    }
+
+
+@contextmanager
+def imports() -> Iterator[None]:
+    """Import within this context what takes long.
+
+    The environment is prepared before torch can read it, and the garbage
+    collector rests: what modules define lives as long as the process, and is
+    not looked at afterwards either. Nothing happens where torch is loaded
+    already, in a process that is not the tool's own.
+    """
+    if 'torch' in sys.modules:
+        yield
+        return
+    os.environ.update(openmp_settings(os.environ))
+    # Imported by mmagic, it would look for updates on the network.
+    os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def run(main: Callable[[], None],
+        errors: Tuple[Type[Exception], ...] = (ValueError, OSError),
+        interrupted: str = '') -> None:
+    """Run a tool; what the user can mend ends it in one line, without a trace.
+
+    Args:
+        main (Callable): The tool.
+        errors (Tuple[Type[Exception], ...]): What a config, a file or an
+            argument can cause. Defaults to ValueError and OSError. With the
+            variable ``SEMFLOW_TRACE`` set, traces are printed besides.
+        interrupted (str): What to say after Ctrl-C. Defaults to nothing.
+
+    Raises:
+        SystemExit: With ``error: ...`` for one of ``errors``.
+    """
+    try:
+        main()
+    except errors as error:
+        if os.environ.get('SEMFLOW_TRACE'):
+            traceback.print_exc()
+        print(flush=True)  # ends the line of a progress bar
+        sys.exit(f'error: {_message(error)}')
+    except KeyboardInterrupt:
+        sys.exit(f'\ninterrupted{interrupted and f": {interrupted}"}')
+
+
+def _message(error: Exception) -> str:
+    text = str(error)
+    if 'Original Traceback' in text:
+        # torch puts the trace of a data loader's worker into the message.
+        text = text.rpartition(f'{type(error).__name__}: ')[2].strip()
+    return text
