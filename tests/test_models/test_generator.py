@@ -1,6 +1,7 @@
 """The adapter to mmagic."""
 
 import copy
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -28,12 +29,12 @@ from tiny import (
     write_street,
 )
 
-pytest.importorskip('mmagic')
+if find_spec('mmagic') is None:
+    pytest.skip('needs mmagic', allow_module_level=True)
 
-from mmagic.registry import MODELS  # noqa: E402
-from mmagic.structures import DataSample  # noqa: E402
-
-from mmseg_semflow.models.generators import SemFlowGenerator  # noqa: E402
+from mmseg_semflow.models.generators import SemFlowGenerator  # isort: skip
+from mmagic.registry import MODELS
+from mmagic.structures import DataSample
 
 TEST_CFG = dict(num_steps=2, num_samples=2, segment_steps=1, round_trip=True)
 METRICS = [
