@@ -120,7 +120,8 @@ def main() -> None:
             mmseg_semflow=mmseg_semflow.__version__,
             **{name: version(name)
                for name in PACKAGES}))
-    (work_dir / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
+    write_bytes(work_dir / 'results.json',
+                (json.dumps(results, indent=2) + '\n').encode())
 
     print(f'\n\ntrained in {seconds / 60:.1f} minutes\n')
     print('| image to mask, Euler steps | mIoU |\n|---|---|')
