@@ -3,6 +3,7 @@
 import csv
 import runpy
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -326,21 +327,39 @@ def test_only_what_changed_is_written_again(tmp_path):
                 if path.read_bytes()} == {'comparison.md', *written}
 
 
-@pytest.mark.parametrize('recipe, module, library', [
-    ('spade_camvid', 'gans', 'mmagic'),
-    ('maskformer_camvid', 'maskformer', 'mmdet'),
+@pytest.fixture
+def without(monkeypatch):
+    """Let a library be missing for the modules of which it is an extra."""
+
+    def hide(library):
+        for name in list(sys.modules):
+            if name.startswith(('mmseg_semflow.comparison.gans',
+                                'mmseg_semflow.comparison.maskformer',
+                                'mmseg_semflow.models.generators')):
+                monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, library, None)
+
+    return hide
+
+
+def test_gans_name_the_extra_of_the_comparison(without):
+    without('mmagic')
+    with pytest.raises(
+            ImportError,
+            match=r"A GAN .* needs mmagic, .*mmseg_semflow\[comparison\]' and"):
+        import_module('mmseg_semflow.comparison.gans')
+
+
+@pytest.mark.parametrize('recipe, library, extra', [
+    ('spade_camvid', 'mmagic', 'mmagic'),
+    ('maskformer_camvid', 'mmdet', 'comparison'),
 ])
-def test_a_library_that_is_missing_is_named(
-        monkeypatch, recipe, module, library):
-    for name in list(sys.modules):
-        if name.startswith((f'mmseg_semflow.comparison.{module}',
-                            'mmseg_semflow.models.generators')):
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, library, None)
+def test_a_library_that_is_missing_is_named(without, recipe, library, extra):
+    without(library)
     with pytest.raises(
             ValueError,
             match=rf"{recipe}.py cannot be read: .* needs {library}, .*"
-            r"pip install 'mmseg_semflow\[comparison\]'"):
+            rf"pip install 'mmseg_semflow\[{extra}\]'"):
         Comparison([str(TOOLS.parent / f'configs/comparison/{recipe}.py')])
 
 
