@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
-import numpy as np
 import torch
 from mmcv.transforms import RandomFlip
 from mmengine.dataset import Compose
@@ -17,6 +16,8 @@ from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import Dataset
+
+from .unreadable import naming_damaged_files
 
 # By name: a loader may be one of mmcv or of mmseg.
 FIXED = ['LoadImageFromFile', 'LoadAnnotations', 'Resize']
@@ -90,18 +91,23 @@ class FixedPairs:
         Returns:
             List[dict]: ``inputs`` and ``data_samples``, as the pipeline packs
             them, for every flip.
+
+        Raises:
+            UnreadableImageError: If one of its files is damaged.
         """
-        return [
-            load(self.dataset.get_data_info(index)) for load in self._load
-        ]
+        with naming_damaged_files():
+            return [
+                load(self.dataset.get_data_info(index)) for load in self._load
+            ]
 
     def key(self) -> dict:
         """Tell what the pairs depend on, as json has it.
 
         Returns:
-            dict: ``pipeline``, without the probability of the flip; and ``dataset``: its type, classes, number of images and
-            ``files``, the SHA-256 of the sizes of all images and label maps
-            and their names relative to ``data_root``, in order.
+            dict: ``pipeline``, without the probability of the flip; and
+            ``dataset``: its type, classes, number of images and ``files``, the
+            SHA-256 of the sizes of all images and label maps and their names
+            relative to ``data_root``, in order.
         """
         digest = hashlib.sha256()
         root = self.dataset.data_root or '.'
