@@ -6,43 +6,76 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from mmseg.registry import MODELS
+from mmseg.utils import register_all_modules
 
 import mmseg_semflow
+from tiny import clashing_names
 
 PACKAGE = Path(mmseg_semflow.__file__).parent
-NETWORKS = {'torch', 'diffusers', 'transformers', 'safetensors', 'mmengine'}
 TOOLBOX = {'torch', 'numpy', 'cv2', 'mmengine', 'mmcv', 'mmseg'}
-# Folder or file: the libraries and the own folders it may import. The first
-# that fits counts.
 METRICS = {'torchmetrics', 'torch_fidelity', 'lpips'}
+WEB = {'gradio', 'fastapi', 'uvicorn', 'jinja2'}
+# Folder or file: the libraries and the own folders it may import. The first
+# that fits counts. Nobody imports runtime, which configs and tools choose, nor
+# the rooms that are optional: comparison, benchmark and webapp.
 ALLOWED = {
     'flow': {'torch', 'torchdiffeq', 'flow'},
-    'networks': {*NETWORKS, 'networks'},
-    'models/synthesizer.py': {'torch', 'flow', 'models'},
-    'models/data_preprocessor.py': {*TOOLBOX, 'flow'},
-    'models/segmentors': {*TOOLBOX, 'flow', 'models'},
-    'models/generators/gans': {
-        'torch', 'mmcv', 'mmengine', 'mmagic', 'flow', 'models'
+    'networks': {
+        'torch', 'diffusers', 'transformers', 'safetensors', 'mmengine', 'flow',
+        'safe_loading', 'networks'
     },
-    'models/generators': {'torch', 'mmengine', 'mmagic', 'models'},
-    'models/__init__.py': {'models'},
+    'models/data_preprocessor.py': {'torch', 'mmengine', 'mmseg', 'flow'},
+    'models/processes': {'torch', 'mmengine', 'flow', 'networks', 'models'},
+    'models/segmentors': {
+        'torch', 'mmengine', 'mmseg', 'flow', 'models', 'pixels'
+    },
+    'models/generators': {
+        'torch', 'mmengine', 'mmagic', 'compat', 'extras', 'models', 'pixels',
+        'synthesis'
+    },
     'models': {'torch', 'mmengine', 'flow', 'networks', 'models'},
+    'synthesis': {
+        'torch', 'numpy', 'cv2', 'PIL', 'matplotlib', 'mmengine', 'flow',
+        'models', 'files', 'pixels', 'synthesis'
+    },
     'datasets': {*TOOLBOX, 'safetensors', 'flow', 'files', 'datasets'},
-    'evaluation': {*TOOLBOX, *METRICS, 'evaluation', 'engine'},
-    'engine/synthesis_eval_hook.py': {'torch', 'numpy', 'mmengine', 'models'},
+    'evaluation': {
+        'torch', 'numpy', 'mmengine', 'mmseg', *METRICS, 'safe_loading',
+        'evaluation'
+    },
+    'engine/synthesis_eval_hook.py': {'torch', 'mmengine', 'synthesis'},
     'engine/train_loop.py': {'torch', 'mmengine', 'datasets'},
-    'engine': {'torch', 'numpy', 'mmengine', 'files', 'engine'},
-    'apis/conversion.py': {'torch', 'mmengine', 'mmseg', 'networks', 'apis'},
+    'engine': {'torch', 'mmengine', 'files', 'engine'},
+    'apis/checkpoint_conversion.py': {
+        'torch', 'mmengine', 'mmseg', 'models', 'networks', 'files', 'apis'
+    },
     'apis/setup_check.py': {
-        *TOOLBOX, 'packaging', 'datasets', 'engine', 'flow', 'networks', 'apis'
+        *TOOLBOX, 'packaging', 'datasets', 'engine', 'flow', 'models', 'networks',
+        'safe_loading', 'apis'
     },
     'apis': {
-        *TOOLBOX, 'PIL', 'matplotlib', 'gradio', 'fastapi', 'uvicorn', 'jinja2',
-        'safetensors', 'datasets', 'files', 'flow', 'models', 'apis'
+        *TOOLBOX, 'matplotlib', 'safetensors', 'datasets', 'files', 'flow',
+        'models', 'pixels', 'safe_loading', 'synthesis', 'apis'
     },
+    'comparison': {
+        *TOOLBOX, 'matplotlib', 'mmagic', 'mmdet', 'apis', 'extras', 'files', 'flow',
+        'models', 'pixels', 'synthesis', 'comparison'
+    },
+    'benchmark': {
+        *TOOLBOX, 'apis', 'datasets', 'flow', 'models', 'benchmark'
+    },
+    'webapp': {*TOOLBOX, *WEB, 'apis', 'flow', 'synthesis', 'webapp'},
+    'compat': {'torch', 'numpy', 'mmagic', 'compat'},
     '__init__.py': {
-        'engine', 'datasets', 'evaluation', 'models', 'networks', 'version'
+        'compat', 'datasets', 'engine', 'evaluation', 'models', 'networks',
+        'version'
     },
+    'runtime.py': {'mmengine', 'engine', 'safe_loading'},
+    'safe_loading.py': {'torch', 'numpy', 'mmengine'},
+    'pixels.py': {'torch'},
+    'extras.py': set(),
     'files.py': set(),
     'version.py': set(),
 }
@@ -81,16 +114,43 @@ def test_imports(path):
     assert imported(path) <= allowed
 
 
-def test_the_core_needs_no_extra():
+@pytest.mark.process
+def test_the_core_needs_no_extra_and_leaves_its_surroundings():
     """Without the extras all imports work, and asking for one names it."""
     done = subprocess.run([
         sys.executable, '-W', 'ignore', '-c', """
+import os
 import sys
-for name in ('mmagic', 'torchvision', 'torchmetrics', 'torch_fidelity', 'lpips',
-             'gradio', 'playwright'):
+for name in ('mmagic', 'mmdet', 'torchvision', 'torchmetrics', 'torch_fidelity',
+             'lpips', 'gradio', 'playwright'):
     sys.modules[name] = None
-import mmseg_semflow.webapp.app
+
+import torch
+from mmengine.fileio import FileClient
+from mmengine.fileio.backends import registry_utils
 from mmengine.registry import METRICS
+from mmengine.runner import CheckpointLoader
+
+def surroundings():
+    return dict(
+        environ=dict(os.environ),
+        safe_globals=torch.serialization.get_safe_globals(),
+        schemes=dict(CheckpointLoader._schemes),
+        backends=dict(registry_utils.backends),
+        prefixes=dict(registry_utils.prefix_to_backends),
+        clients=dict(FileClient._backends),
+        threads=torch.get_num_threads(),
+        grad=torch.is_grad_enabled(),
+        dtype=torch.get_default_dtype(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        seed=torch.initial_seed())
+
+before = surroundings()
+import mmseg_semflow.webapp.app
+after = surroundings()
+for key, value in before.items():
+    assert after[key] == value, (key, value, after[key])
+
 for name in ('InceptionDistance', 'PerceptualDistance', 'RoundTrip'):
     assert "pip install 'mmseg_semflow[metrics]'" in METRICS.build(
         dict(type=name)).missing
@@ -104,6 +164,19 @@ try:
 except ImportError as error:
     print(error)
 """
-    ], capture_output=True, text=True, check=True)
+    ], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert "pip install 'mmseg_semflow[demo]'" in done.stdout
     assert 'pip install --no-deps mmagic==1.2.0' in done.stdout
+
+
+def test_names_do_not_clash_with_those_of_mmsegmentation():
+    register_all_modules(init_default_scope=False)
+    assert clashing_names() == []
+    # What is looked for is found.
+    name = 'MatchingLoss'
+    MODELS.module_dict[name] = torch.nn.Identity
+    try:
+        assert clashing_names() == [f'mmseg::model {name}']
+    finally:
+        del MODELS.module_dict[name]

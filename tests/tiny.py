@@ -4,6 +4,7 @@ import copy
 import json
 
 import cv2
+import mmengine.registry
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -267,6 +268,28 @@ def save_old_checkpoint(path, name='semflow_options') -> dict:
             },
             meta=dict(dataset_meta=META)), path)
     return copy.deepcopy(golden.CASES[name][0])
+
+
+def clashing_names() -> list:
+    """List names of ours that mean something else in another registry.
+
+    Where a name of the root is one of a child too, or the other way round,
+    the scope of a config decides which is built.
+    """
+
+    def is_ours(part):
+        return part.__module__.startswith('mmseg_semflow')
+
+    found = []
+    for root in vars(mmengine.registry).values():
+        if not isinstance(root, mmengine.registry.Registry):
+            continue
+        for child in root.children.values():
+            for name in root.module_dict.keys() & child.module_dict.keys():
+                parts = root.module_dict[name], child.module_dict[name]
+                if any(map(is_ours, parts)) and parts[0] is not parts[1]:
+                    found.append(f'{child.scope}::{child.name} {name}')
+    return found
 
 
 def byte_vocabulary() -> dict:

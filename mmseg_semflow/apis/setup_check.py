@@ -243,7 +243,7 @@ class SetupCheck:
         wrong = []
         for index in indices:
             try:
-                with naming_damaged_files(dataset, int(index)):
+                with naming_damaged_files():
                     results = dataset[int(index)]
                 size, labels = results['img'].shape[:2], results['gt_seg_map']
                 if labels.shape != size:

@@ -124,6 +124,13 @@ def test_a_dumped_config_is_the_same(tmp_path, monkeypatch):
         assert again.to_dict() == read(name).to_dict()
 
 
+@pytest.mark.parametrize('name', [*SHORT_NAMES, *COMPARED])
+def test_every_config_chooses_the_runtime(name):
+    imports = read(name).custom_imports
+    assert 'mmseg_semflow.runtime' in imports.imports
+    assert not imports.allow_failed_imports
+
+
 def amplitudes(part, keys=()):
     """Give all amplitudes in a config and where they stand."""
     items = part.items() if isinstance(part, dict) else enumerate(part)

@@ -1,6 +1,7 @@
 """The adapter to mmagic."""
 
 import copy
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from mmseg_semflow.models.checkpoint_guard import rename_old_keys
 from mmseg_semflow.synthesis import Synthesizer
 from tiny import (
     CODEC,
+    clashing_names,
     listen,
     process_cfg,
     run_test,
@@ -28,12 +30,13 @@ from tiny import (
     write_street,
 )
 
-pytest.importorskip('mmagic')
+if find_spec('mmagic') is None:
+    pytest.skip('needs mmagic', allow_module_level=True)
 
-from mmagic.registry import MODELS  # noqa: E402
-from mmagic.structures import DataSample  # noqa: E402
-
-from mmseg_semflow.models.generators import SemFlowGenerator  # noqa: E402
+from mmseg_semflow.models.generators import SemFlowGenerator  # isort: skip
+from mmagic.registry import MODELS
+from mmagic.structures import DataSample
+from mmagic.utils import register_all_modules
 
 TEST_CFG = dict(num_steps=2, num_samples=2, segment_steps=1, round_trip=True)
 METRICS = [
@@ -257,6 +260,11 @@ def test_a_file_of_the_first_version(tmp_path):
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         assert torch.equal(found[key], value), key
+
+
+def test_names_do_not_clash_with_those_of_mmagic():
+    register_all_modules(init_default_scope=False)
+    assert clashing_names() == []
 
 
 def test_it_is_the_registered_class():

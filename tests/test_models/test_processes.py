@@ -373,8 +373,8 @@ def test_settings_that_break_a_rule(name, wrong, message):
     ('dsm', 1001, 'DDIMScheduler',
      'at most num_train_timesteps=1000, but got 1001'),
     # Of several network calls per step.
-    ('dsm', 4, 'HeunDiscreteScheduler', 'for num_steps=4: one call'),
-    ('dsm', 61, 'UniPCMultistepScheduler', 'for num_steps=61: one call')
+    ('dsm', 4, 'HeunDiscreteScheduler', 'for num_steps=4: it must take one'),
+    ('dsm', 61, 'UniPCMultistepScheduler', 'for num_steps=61: it must take one')
 ])
 def test_sampling_that_a_process_cannot_do(name, num_steps, solver, message):
     with pytest.raises(ValueError, match=message):

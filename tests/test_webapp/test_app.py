@@ -277,6 +277,11 @@ def test_layout(page, tmp_path, width):
     for name in ('Segment', 'Empty mask', 'Upload mask', 'Synthesise', 'Undo'):
         button = page.get_by_role('button', name=name, exact=True)
         assert button.bounding_box()['height'] < 45
+    page.set_viewport_size(dict(width=1800, height=844))
+    image, overlay = (
+        page.locator(name).bounding_box() for name in ('#image', '#overlay'))
+    assert image['x'] + overlay['x'] + overlay['width'] == pytest.approx(
+        1800, abs=2)
 
     # The style sheet: no rule without an element, no unknown declaration.
     page.get_by_label('Height').fill('0')
