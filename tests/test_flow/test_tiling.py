@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmseg_semflow.flow import (
+    check_tiling,
     integrate,
     tile_network,
     uniform_times,
@@ -116,7 +117,24 @@ def test_gradients_pass_through_the_average():
         (z, layout))
 
 
-@pytest.mark.parametrize('stride', [(0, 1), (1, 5)])
-def test_stride_must_fit_the_window(stride):
-    with pytest.raises(ValueError, match='stride.* (must not exceed|both >= 1)'):
-        tile_network(None, (4, 4), stride)
+@pytest.mark.parametrize('window, stride, message', [
+    ((4, 4), (0, 1), r'^stride must be .*, both >= 1, but got \(0, 1\)'),
+    ((4, 0), (1, 1), r'^window must be .*, both >= 1, but got \(4, 0\)'),
+    ((4, ), (1, 1), r'^window must be \(height, width\), .* but got \(4,\)'),
+    (4, (1, 1), r'^window must be \(height, width\), .* but got 4'),
+    ((4, 4), (1, 5), r'^stride=\(1, 5\) must not exceed window=\(4, 4\)'),
+])
+def test_stride_must_fit_the_window(window, stride, message):
+    with pytest.raises(ValueError, match=message):
+        tile_network(None, window, stride)
+
+
+def test_windows_are_called_as_where_they_were_set():
+    names = ('test_cfg.crop_size', 'test_cfg.stride')
+    check_tiling((8, 8), (4, 8), names, factor=4)
+    with pytest.raises(ValueError, match="^test_cfg.crop_size must be .*, both "
+                       "multiples of the autoencoder's factor 4, but got"):
+        check_tiling((6, 8), (4, 8), names, factor=4)
+    with pytest.raises(ValueError, match=r'^test_cfg.stride=\(8, 12\) must not '
+                       r'exceed crop_size=\(8, 8\)'):
+        check_tiling((8, 8), (8, 12), names, factor=4)

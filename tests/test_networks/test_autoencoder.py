@@ -61,10 +61,39 @@ def test_it_stays_frozen_and_in_eval_mode():
     assert not any(p.requires_grad for p in autoencoder.parameters())
 
 
-@pytest.mark.parametrize('cfg', [
+BOTH = pytest.mark.parametrize('cfg', [
     dict(type='PatchAutoencoder', factor=2),
     dict(type='KLAutoencoder', vae=VAE),
-])
+], ids=['patches', 'kl'])
+
+
+@BOTH
+@pytest.mark.parametrize('method', ['encode', 'decode', 'both'])
+def test_gradients_equal_finite_differences(cfg, method):
+    """Frozen is what it learnt; what passes through it is differentiated."""
+    autoencoder = MODELS.build(cfg)
+    x = torch.rand(2, 3, 8, 12) * 2 - 1
+    if method == 'decode':
+        x = autoencoder.encode(x).mean
+    line = torch.randn_like(x)
+
+    def total(x):
+        if method != 'decode':
+            x = autoencoder.encode(x).mean
+        if method != 'encode':
+            x = autoencoder.decode(x)
+        # Any smooth function whose derivative is not constant.
+        return x.double().sin().sum()
+
+    leaf = x.clone().requires_grad_()
+    slope = (torch.autograd.grad(total(leaf), leaf)[0] * line).sum().item()
+    with torch.no_grad():
+        difference = (total(x + 1e-3 * line) - total(x - 1e-3 * line)).item()
+    assert slope == pytest.approx(difference / 2e-3, rel=5e-3, abs=1e-2)
+    assert all(p.grad is None for p in autoencoder.parameters())
+
+
+@BOTH
 def test_sizes_that_do_not_fit(cfg):
     with pytest.raises(ValueError, match='15x24 .* multiples of 2'):
         MODELS.build(cfg).encode(torch.zeros(1, 3, 15, 24))
