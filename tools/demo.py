@@ -14,8 +14,7 @@ from _options import read_config
 from _startup import imports, run
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'diffusers',
-            'transformers')
+PACKAGES = ('torch', 'mmengine', 'mmsegmentation', 'diffusers', 'transformers')
 NUM_SAMPLES = 3
 NUM_SHOWN = 5
 
@@ -76,6 +75,7 @@ def main() -> None:
     """Run the demo."""
     args = parse_args()
     with imports():
+        import mmcv
         import torch
         from mmengine.runner import Runner, load_checkpoint
 
@@ -118,6 +118,7 @@ def main() -> None:
         versions=dict(
             python=platform.python_version(),
             mmseg_semflow=mmseg_semflow.__version__,
+            mmcv=mmcv.__version__,
             **{name: version(name)
                for name in PACKAGES}))
     write_bytes(work_dir / 'results.json',
