@@ -2,14 +2,17 @@
 
 import gc
 import os
+from functools import cache
 
 # Before torch is loaded: two threads beside another process stall each other.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import mmengine.config.config  # noqa: E402
+import mmengine.runner.runner  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from mmengine.config import Config  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 
 # As configs do: mmengine then reads checkpoints safely and writes them whole.
@@ -18,9 +21,13 @@ import mmseg_semflow.runtime  # noqa: E402, F401
 from tiny import write_street  # noqa: E402
 
 # Every Runner has yapf format its config, several times and for longer than it
-# trains; every dataset of mmengine collects garbage, of which modules are none.
+# trains, and asks compilers for their versions; every dataset of mmengine collects
+# garbage, of which modules are none; for each `mmseg::` in a config mmengine reads
+# all metafiles of mmsegmentation.
 mmengine.config.config.FormatCode = lambda text, **_: (text, True)
+mmengine.runner.runner.collect_env = dict
 gc.freeze()
+Config._get_cfg_path = staticmethod(cache(Config._get_cfg_path))
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +41,9 @@ def _setup():
 def street(tmp_path):
     """A folder of small images and labels, see :func:`write_street`."""
     return write_street(tmp_path / 'street')
+
+
+@pytest.fixture(scope='session')
+def shared_street(tmp_path_factory):
+    """The same folder for all tests that leave it as it is."""
+    return write_street(tmp_path_factory.mktemp('shared') / 'street')

@@ -1,30 +1,13 @@
 """Runners of the tests, quickly built."""
 
-from functools import cache
 from itertools import count
 from pathlib import Path
 
-import pytest
-from mmengine.config import Config
 from mmengine.runner import Runner
 
 from tiny import runner_cfg
 
 _number = count()
-
-
-@pytest.fixture(scope='session', autouse=True)
-def quick_runners():
-    """Leave out what nobody reads: it takes longer than a short training."""
-    with pytest.MonkeyPatch.context() as patch:
-        # Configs, laid out for every log and checkpoint, and the environment.
-        patch.setattr('mmengine.config.config.FormatCode',
-                      lambda text, **kwargs: (text, True))
-        patch.setattr('mmengine.runner.runner.collect_env', dict)
-        # For each `mmseg::` in a config, all metafiles of mmsegmentation.
-        patch.setattr(Config, '_get_cfg_path',
-                      staticmethod(cache(Config._get_cfg_path)))
-        yield
 
 
 def quick_cfg(root, work_dir, max_iters=4, **options):

@@ -2,8 +2,7 @@
 
 import pytest
 
-from runs import build_runner, quick_runners  # noqa: F401
-from tiny import write_street
+from runs import build_runner
 
 
 @pytest.fixture
@@ -14,9 +13,3 @@ def run(street, tmp_path):
         return build_runner(street, tmp_path / work_dir, **options)
 
     return build
-
-
-@pytest.fixture(scope='session')
-def shared_street(tmp_path_factory):
-    """A ``street`` folder that no test changes."""
-    return write_street(tmp_path_factory.mktemp('shared') / 'street')
