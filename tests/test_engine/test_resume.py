@@ -1,6 +1,6 @@
 """Trainings that are killed and resumed end like those that are not.
 
-``KILL_ROUNDS=20 pytest tests/test_engine/test_resume.py -k killed`` repeats what
+``KILL_ROUNDS=20 pytest -m process tests/test_engine/test_resume.py`` repeats what
 depends on chance.
 """
 
