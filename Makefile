@@ -67,9 +67,10 @@ $(VENV)/installed: setup.py $(CONSTRAINTS)
 	    $(PIP) install -q --no-deps mmagic;; esac
 	@touch $@
 
-# CPU operators serve a GPU host without a CUDA toolkit: CUDA_VISIBLE_DEVICES=
+# On a GPU host without a CUDA toolkit CUDA_VISIBLE_DEVICES= builds those for the
+# CPU. pip would take a wheel without operators from its cache.
 mmcv-ops: $(VENV)/installed
 	$(PIP) uninstall -q -y mmcv-lite mmcv
 	$(PIP) install -q wheel ninja psutil
 	CFLAGS=-g0 $(PIP) install -v -c $(CONSTRAINTS) --no-build-isolation \
-	    --no-deps --no-binary mmcv mmcv
+	    --no-deps --no-cache-dir --no-binary mmcv mmcv

@@ -23,6 +23,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmseg_semflow', 'mmseg_semflow.*']),
+    package_data={'mmseg_semflow.webapp': ['*.css', '*.html', '*.js']},
     python_requires='>=3.10',
     classifiers=[
         'Programming Language :: Python :: 3.11',
@@ -56,8 +57,8 @@ setup(
         # FID, KID, LPIPS.
         metrics=['torchmetrics>=1.5.0', 'torch-fidelity>=0.4.0', 'lpips>=0.1.4',
                  'torchvision'],
-        # The web page.
-        demo=['gradio>=6.0.0'],
+        # The web page. Major releases of gradio move its layout.
+        demo=['gradio>=6.31.0,<7'],
         # The generator as a model of mmagic.
         mmagic=MMAGIC,
         # The GANs and the comparison of methods, MaskFormer among them.

@@ -195,8 +195,7 @@ def main() -> None:
                     print(f'round {number + 1}, {load[1]} {load[0] or "neighbours"}, '
                           f'{setting}: {statistics.median(found):.3f} s, '
                           f'{len(found)} iterations', file=sys.stderr, flush=True)
-    print(f'{len(os.sched_getaffinity(0))} CPUs; tools: '
-          f'{openmp_settings({}) or "nothing is chosen on this host"}')
+    print(f'{len(os.sched_getaffinity(0))} CPUs')
     for name, average in dict(
             median=statistics.median, mean=statistics.fmean).items():
         print(f'\nSeconds per iteration, {name} (ratio to {settings[0]!r} alone)\n')

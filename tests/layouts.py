@@ -64,6 +64,15 @@ def write_camvid(root):
                        root / f'ann_dir/{split}/{i}.png', 11, i)
 
 
+def write_ade20k(root):
+    """As ADE20K's archive has it: 0 is what belongs to no class."""
+    for split, kind in (('training', 'train'), ('validation', 'val')):
+        for i in range(3):
+            stem = f'ADE_{kind}_{i:08d}'
+            write_pair(root / f'images/{split}/{stem}.jpg',
+                       root / f'annotations/{split}/{stem}.png', 151, i, void=0)
+
+
 LAYOUTS = dict(
     cityscapes=write_cityscapes,
     coco_stuff164k=write_coco_stuff164k,

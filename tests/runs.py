@@ -1,9 +1,11 @@
 """Runners of the tests, quickly built."""
 
+from functools import cache
 from itertools import count
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from tiny import runner_cfg
@@ -19,6 +21,9 @@ def quick_runners():
         patch.setattr('mmengine.config.config.FormatCode',
                       lambda text, **kwargs: (text, True))
         patch.setattr('mmengine.runner.runner.collect_env', dict)
+        # For each `mmseg::` in a config, all metafiles of mmsegmentation.
+        patch.setattr(Config, '_get_cfg_path',
+                      staticmethod(cache(Config._get_cfg_path)))
         yield
 
 

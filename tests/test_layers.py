@@ -33,7 +33,8 @@ ALLOWED = {
         'torch', 'mmengine', 'mmseg', 'flow', 'models', 'pixels'
     },
     'models/generators': {
-        'torch', 'mmengine', 'mmagic', 'compat', 'models', 'pixels', 'synthesis'
+        'torch', 'mmengine', 'mmagic', 'compat', 'extras', 'models', 'pixels',
+        'synthesis'
     },
     'models': {'torch', 'mmengine', 'flow', 'networks', 'models'},
     'synthesis': {
@@ -60,7 +61,7 @@ ALLOWED = {
         'models', 'pixels', 'safe_loading', 'synthesis', 'apis'
     },
     'comparison': {
-        *TOOLBOX, 'matplotlib', 'mmagic', 'mmdet', 'apis', 'files', 'flow',
+        *TOOLBOX, 'matplotlib', 'mmagic', 'mmdet', 'apis', 'extras', 'files', 'flow',
         'models', 'pixels', 'synthesis', 'comparison'
     },
     'benchmark': {
@@ -75,6 +76,7 @@ ALLOWED = {
     'runtime.py': {'mmengine', 'engine', 'safe_loading'},
     'safe_loading.py': {'torch', 'numpy', 'mmengine'},
     'pixels.py': {'torch'},
+    'extras.py': set(),
     'files.py': set(),
     'version.py': set(),
 }

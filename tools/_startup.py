@@ -9,6 +9,7 @@ import would load torch.
 import gc
 import os
 import sys
+import time
 import traceback
 from contextlib import contextmanager
 from typing import Callable, Dict, Iterator, Mapping, Tuple, Type
@@ -28,32 +29,55 @@ def computes_on_cpu(environ: Mapping[str, str]) -> bool:
     return not any(map(os.path.exists, GPU_DRIVERS))
 
 
+def busy_cores(seconds: float = 0.1) -> float:
+    """Measure how many cores others keep busy, while this process sleeps.
+
+    Args:
+        seconds (float): How long to look. Defaults to 0.1.
+
+    Returns:
+        float: Number of cores; 0 where the system has no ``/proc/stat``.
+    """
+    def ticks() -> Tuple[int, int]:
+        with open('/proc/stat') as file:
+            counts = list(map(int, file.readline().split()[1:]))
+        return sum(counts), sum(counts[3:5])  # idle, and waiting for a disk
+
+    if not os.path.exists('/proc/stat'):
+        return 0.
+    total, idle = ticks()
+    time.sleep(seconds)
+    total, idle = (now - then for now, then in zip(
+        ticks(), (total, idle), strict=True))
+    return (1 - idle / total) * (os.cpu_count() or 1) if total else 0.
+
+
 def openmp_settings(environ: Mapping[str, str]) -> Dict[str, str]:
     """Choose number and waiting of torch's threads; the whole policy.
 
     libgomp's threads wait for each other by spinning for milliseconds before
     they sleep. Where another process needs the core of one of them, the
-    others burn theirs meanwhile, hundreds of times per iteration
-    (``benchmarks/busy_machine.py`` measures it).
+    others burn theirs meanwhile, hundreds of times per iteration. Threads that
+    sleep at once are slower on idle cores, where small networks make
+    thousands of them wait for microseconds; no number of spins serves both
+    (``benchmarks/busy_machine.py`` measures it). So they sleep where another
+    process keeps a core busy now, and spin otherwise.
 
     Args:
         environ (Mapping[str, str]): The environment of this process.
 
     Returns:
         Dict[str, str]: Variables to set before torch is loaded. Nothing on a
-        host with a GPU, and nothing that the user has chosen: the number of
-        threads by one of :data:`THREADS`, the waiting by one of
-        :data:`WAITING`.
+        host with a GPU, and nothing where the user has chosen by one of
+        :data:`WAITING`, or by a single thread, which waits for nobody.
     """
     if not computes_on_cpu(environ):
         return {}
-    # The number stays torch's own choice, that of the physical cores.
-    threads: Dict[str, str] = {}
-    waiting = dict(OMP_WAIT_POLICY='PASSIVE')
-    return {
-        **({} if any(name in environ for name in THREADS) else threads),
-        **({} if any(name in environ for name in WAITING) else waiting)
-    }
+    # The number of threads stays torch's own choice, that of the physical cores.
+    if any(name in environ for name in WAITING) or environ.get(
+            THREADS[0]) == '1' or busy_cores() <= 0.5:
+        return {}
+    return dict(OMP_WAIT_POLICY='PASSIVE')
 
 
 @contextmanager
@@ -106,7 +130,9 @@ def run(main: Callable[[], None],
 
 
 def _message(error: Exception) -> str:
-    text = str(error)
+    # The text of a KeyError is its argument in quotation marks.
+    quoted = isinstance(error, KeyError) and error.args
+    text = str(error.args[0] if quoted else error)
     if 'Original Traceback' in text:
         # torch puts the trace of a data loader's worker into the message.
         text = text.rpartition(f'{type(error).__name__}: ')[2].strip()

@@ -48,6 +48,7 @@ def main() -> None:
     with imports():
         from mmseg_semflow.apis.tables import to_markdown
         from mmseg_semflow.benchmark.measure import Benchmark
+        from mmseg_semflow.files import write_bytes
         cfg = read_config(args.config, args.cfg_options)
     benchmark = Benchmark(cfg, Path(args.out), args.size, args.batch_size,
                           args.optimizer, args.file_size, args.repeats)
@@ -66,9 +67,8 @@ def main() -> None:
             print(f'## {name}\n\n{to_markdown(rows)}')
     print('; '.join(f'{k}: {v}' for k, v in benchmark.conditions.items()))
     path = Path(args.out) / 'benchmark.json'
-    path.write_text(
-        json.dumps(
-            dict(conditions=benchmark.conditions, **benchmark.tables), indent=2))
+    results = dict(conditions=benchmark.conditions, **benchmark.tables)
+    write_bytes(path, json.dumps(results, indent=2).encode())
     print(f'wrote {path}')
 
 

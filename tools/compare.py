@@ -48,6 +48,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
+    if 'RoundTrip' in args.metrics:
+        sys.exit('error: RoundTrip is for models of both directions: use '
+                 'tools/sweep_steps.py')
     with imports():
         from mmseg_semflow.comparison.harness import (
             SEGMENTATION,
@@ -55,9 +58,6 @@ def main() -> None:
             Comparison,
             write_comparison,
         )
-    if 'RoundTrip' in args.metrics:
-        sys.exit('error: RoundTrip is for models of both directions: use '
-                 'tools/sweep_steps.py')
     metrics = [dict(type=name) for name in args.metrics]
     if args.judge:
         metrics.append(
@@ -75,7 +75,7 @@ def main() -> None:
                                 comparison.protocol, args.out, table)
     if not any(tables.values()):
         sys.exit('error: there is nothing to evaluate: give --metrics for '
-                 'models that only draw images')
+                 'models that only synthesise images')
     print(f'\n{text}\nwrote comparison.md and the .png and .csv files to '
           f'{args.out}')
     notes = [row['note'] for row in tables[SEGMENTATION] if 'note' in row]

@@ -14,8 +14,7 @@ from _options import read_config
 from _startup import imports, run
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ('mmseg_semflow', 'torch', 'mmengine', 'mmcv', 'mmsegmentation',
-            'diffusers', 'transformers')
+PACKAGES = ('torch', 'mmengine', 'mmsegmentation', 'diffusers', 'transformers')
 NUM_SAMPLES = 3
 NUM_SHOWN = 5
 
@@ -76,9 +75,11 @@ def main() -> None:
     """Run the demo."""
     args = parse_args()
     with imports():
+        import mmcv
         import torch
         from mmengine.runner import Runner, load_checkpoint
 
+        import mmseg_semflow
         from mmseg_semflow.apis import SemFlowInferencer
         from mmseg_semflow.files import write_bytes
         cfg = read_config(args.config)
@@ -116,9 +117,12 @@ def main() -> None:
         threads=torch.get_num_threads(),
         versions=dict(
             python=platform.python_version(),
+            mmseg_semflow=mmseg_semflow.__version__,
+            mmcv=mmcv.__version__,
             **{name: version(name)
                for name in PACKAGES}))
-    (work_dir / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
+    write_bytes(work_dir / 'results.json',
+                (json.dumps(results, indent=2) + '\n').encode())
 
     print(f'\n\ntrained in {seconds / 60:.1f} minutes\n')
     print('| image to mask, Euler steps | mIoU |\n|---|---|')

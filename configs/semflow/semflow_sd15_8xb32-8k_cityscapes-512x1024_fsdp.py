@@ -2,8 +2,7 @@
 # over the GPUs; the checkpoints are those of one process.
 #   tools/dist_train.sh configs/semflow_cityscapes_fsdp.py 8
 _base_ = './semflow_sd15_8xb32-8k_cityscapes-512x1024.py'
-# SynthesisEvalHook calls the whole network, on each rank as often as its share of
-# the images demands.
+# The ranks must call the network together, which SynthesisEvalHook does not.
 custom_hooks = [h for h in _base_.custom_hooks if h.type != 'SynthesisEvalHook']
 runner_type = 'FlexibleRunner'
 strategy = dict(

@@ -107,7 +107,7 @@ def name_of(cfg: Config) -> str:
 
 
 def meta_of_dataset(cfg: Config) -> dict:
-    """Tell the classes and the palette of the data set of a config.
+    """Tell the classes and the palette of the dataset of a config.
 
     Args:
         cfg (Config): The config.

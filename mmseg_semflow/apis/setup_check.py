@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Union
 
+import mmcv
 import numpy as np
 import torch
 from mmengine import fileio
@@ -128,7 +129,8 @@ class SetupCheck:
             extras.append('mmagic')
         if self._strategy == 'DeepSpeedStrategy':
             extras.append('deepspeed')
-        found = {}
+        # As mmcv or as mmcv-lite, so that setup.py requires neither.
+        found = dict(mmcv=mmcv.__version__)
         for requirement in map(Requirement, requires('mmseg_semflow')):
             if requirement.marker and not any(
                     requirement.marker.evaluate(dict(extra=extra))
@@ -243,7 +245,7 @@ class SetupCheck:
         wrong = []
         for index in indices:
             try:
-                with naming_damaged_files(dataset, int(index)):
+                with naming_damaged_files():
                     results = dataset[int(index)]
                 size, labels = results['img'].shape[:2], results['gt_seg_map']
                 if labels.shape != size:

@@ -9,6 +9,7 @@ from mmengine.model import BaseModel
 
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.models import SemFlow
+from mmseg_semflow.models.processes import DIRECTIONS
 from mmseg_semflow.synthesis import Synthesizer, image_and_labels
 
 from .loading import name_of
@@ -33,7 +34,8 @@ class StepSweep:
         num_images (int, optional): See :class:`Evaluation`. Defaults to None.
 
     Raises:
-        ValueError: If the model is no segmentor, or see :class:`Evaluation`.
+        ValueError: If the model is no segmentor or serves one direction
+            alone, or see :class:`Evaluation`.
     """
 
     def __init__(self,
@@ -42,10 +44,12 @@ class StepSweep:
                  synthesis: Optional[dict] = None,
                  num_images: Optional[int] = None) -> None:
         cfg = model.cfg
-        if type(model) is not SemFlow:
+        if not isinstance(model, SemFlow):
             raise ValueError(
                 f"{name_of(cfg)} must have model.type='SemFlow', but it is "
                 f'{cfg.model.type!r}')
+        for direction in DIRECTIONS:
+            model.semflow.process.check_direction(direction, type(self).__name__)
         self.model = model
         self.metrics = list(metrics or METRICS)
         self.synthesis = {

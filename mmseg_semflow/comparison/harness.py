@@ -15,11 +15,10 @@ from mmseg.models import BaseSegmentor
 from mmseg_semflow.apis.loading import load_weights
 from mmseg_semflow.apis.scoring import Evaluation, solver_settings
 from mmseg_semflow.apis.tables import Row, to_csv, to_markdown
+from mmseg_semflow.extras import reason
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.synthesis import Synthesizer
 from mmseg_semflow.synthesis.gallery import to_gallery
-
-from .extra import reason
 
 SEGMENTATION, SYNTHESIS = 'segmentation', 'synthesis'
 NUM_STEPS = (1, 2, 5, 10, 25)

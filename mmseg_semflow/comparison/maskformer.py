@@ -4,9 +4,10 @@ Configs name this module in ``custom_imports``; without it mmsegmentation says
 no more than that an argument is unexpected.
 """
 
-from .extra import MissingExtraError
+from mmseg_semflow.extras import MissingExtraError
 
 try:
     import mmdet  # noqa: F401
 except ImportError as error:
-    raise MissingExtraError('MaskFormer', 'mmdet', error) from error
+    raise MissingExtraError('MaskFormer', 'mmdet', 'comparison',
+                            error) from error

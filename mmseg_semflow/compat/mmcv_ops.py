@@ -9,7 +9,8 @@ from typing import Callable
 EXTENSION = 'mmcv._ext'
 BUILD = ("pip uninstall -y mmcv-lite mmcv && "
          "pip install 'setuptools<81' wheel ninja psutil && "
-         "pip install --no-build-isolation --no-binary mmcv mmcv==2.1.0")
+         "pip install --no-build-isolation --no-cache-dir --no-binary mmcv "
+         "mmcv==2.1.0")
 
 
 class MissingOperators(ModuleType):

@@ -91,8 +91,11 @@ class FixedPairs:
         Returns:
             List[dict]: ``inputs`` and ``data_samples``, as the pipeline packs
             them, for every flip.
+
+        Raises:
+            UnreadableImageError: If one of its files is damaged.
         """
-        with naming_damaged_files(self.dataset, index):
+        with naming_damaged_files():
             return [
                 load(self.dataset.get_data_info(index)) for load in self._load
             ]
@@ -102,9 +105,9 @@ class FixedPairs:
 
         Returns:
             dict: ``pipeline``, without the probability of the flip; and
-            ``dataset``: its type, classes, number of images and ``files``,
-            the SHA-256 of the sizes of all images and label maps and their
-            names relative to ``data_root``, in order.
+            ``dataset``: its type, classes, number of images and ``files``, the
+            SHA-256 of the sizes of all images and label maps and their names
+            relative to ``data_root``, in order.
         """
         digest = hashlib.sha256()
         root = self.dataset.data_root or '.'

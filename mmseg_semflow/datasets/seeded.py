@@ -146,7 +146,7 @@ class SeededDataset(Dataset):
             seed_generators(SAMPLE, draw.seed, draw.position)
             index = (draw.index + step) % len(self)
             try:
-                with naming_damaged_files(self.dataset, index):
+                with naming_damaged_files():
                     sample = self.dataset[index]
             except UnreadableImageError as error:
                 unreadable.append(str(error))

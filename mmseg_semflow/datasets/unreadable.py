@@ -3,14 +3,14 @@
 import struct
 import zlib
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any, Iterator, Optional
 
 import cv2
-import mmcv
-from mmengine import fileio
+from mmcv.transforms import BaseTransform
 
 # What readers raise on bytes that are no whole image: Pillow the first five,
-# OpenCV the sixth, mmcv and mmseg the last two, on the None of OpenCV.
+# OpenCV the sixth, mmseg and mmcv the last two, on the None of OpenCV.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
            cv2.error, AttributeError, AssertionError)
 
@@ -20,23 +20,19 @@ class UnreadableImageError(OSError):
 
 
 @contextmanager
-def naming_damaged_files(dataset: Any, index: int) -> Iterator[None]:
+def naming_damaged_files() -> Iterator[None]:
     """Let an error of a damaged file name it.
 
-    Args:
-        dataset (Any): A dataset of mmsegmentation, or one that wraps some.
-        index (int): Which item is read in this context.
-
     Raises:
-        UnreadableImageError: If one of its files is no whole image. Any other
-            error is passed on.
+        UnreadableImageError: If a transform that loads images or label maps
+            failed on one. Any other error is passed on.
     """
     try:
         yield
     except (FileNotFoundError, UnreadableImageError):
         raise
     except DAMAGED as error:
-        path = _damaged_file(dataset, index)
+        path = _file_at_fault(error)
         if path is None:
             raise
         raise UnreadableImageError(
@@ -44,24 +40,23 @@ def naming_damaged_files(dataset: Any, index: int) -> Iterator[None]:
         ) from error
 
 
-def _damaged_file(dataset: Any, index: int) -> Optional[str]:
-    """Read both files of an item again, to find the one to blame."""
-    if not hasattr(dataset, 'get_data_info'):
-        return None
-    info = dataset.get_data_info(index)
-    backend_args = getattr(dataset, 'backend_args', None)
-    # By the readers that mmcv and mmseg take unless told otherwise.
-    for key, flag, reader in (('img_path', 'color', 'cv2'),
-                              ('seg_map_path', 'unchanged', 'pillow')):
-        path = info.get(key)
-        if path is None:
+def _file_at_fault(error: BaseException) -> Optional[str]:
+    """Find the transform that was loading a file, if one was."""
+    for frame, _ in walk_tb(error.__traceback__):
+        transform = frame.f_locals.get('self')
+        results: Any = frame.f_locals.get('results')
+        if not isinstance(transform, BaseTransform) or \
+                not isinstance(results, dict):
             continue
-        data = fileio.get(path, backend_args=backend_args)
-        try:
-            if mmcv.imfrombytes(data, flag=flag, backend=reader) is None:
-                return path
-        except DAMAGED:
-            return path
+        # By name: of mmcv's, mmseg's and their heirs, whatever they read with.
+        names = [base.__name__ for base in type(transform).__mro__]
+        if not any(name.startswith('Load') for name in names):
+            continue
+        if not any('Annotation' in name for name in names):
+            return results.get('img_path')
+        # mmseg's own assertion is about reduce_zero_label.
+        if not isinstance(error, AssertionError):
+            return results.get('seg_map_path')
     return None
 
 
@@ -70,5 +65,5 @@ class NamedFiles:
 
     def prepare_data(self, idx: int) -> Any:
         """Read an item, see :func:`naming_damaged_files`."""
-        with naming_damaged_files(self, idx):
+        with naming_damaged_files():
             return super().prepare_data(idx)

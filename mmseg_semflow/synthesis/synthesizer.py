@@ -146,9 +146,8 @@ class Synthesizer(ImageSampler):
     transported alone, since sums over a batch round differently from those
     over one image: so the same seed gives the same bytes on one device,
     whatever is synthesised besides. With ``batch_size`` images of one size
-    are transported together, which is faster where the device has room; the
-    bytes then depend, by rounding, on what shares the batch
-    (docs/performance.md).
+    are transported together, which can be faster where the device has room;
+    the bytes then depend, by rounding, on what shares the batch.
 
     Args:
         semflow (SemFlowModel): The model; it keeps its device.

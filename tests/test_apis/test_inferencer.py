@@ -136,7 +136,7 @@ def test_trajectory_in_bfloat16_ends_where_the_samples_are(inferencer, masks):
 
 def test_defaults_of_the_config(files, masks):
     Path(files[0]).write_text(
-        Path(files[0]).read_text() + 'synthesis = dict(num_steps=3, size=(6, 8))\n')
+        Path(files[0]).read_text() + '\nsynthesis = dict(num_steps=3, size=(6, 8))\n')
     inferencer = SemFlowInferencer(*files, device='cpu')
     assert inferencer.synthesizer().num_steps == 3
     assert inferencer.synthesizer(num_steps=7).num_steps == 7

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.registry import init_default_scope
+from tool_calls import call_tool  # noqa: F401
 
 from mmseg_semflow.benchmark import Benchmark, measure
 from tiny import VAE, runner_cfg, write_street

@@ -1,10 +1,7 @@
 """The benchmark's figures add up, and it measures what was asked for."""
 
 import json
-import runpy
 import shutil
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,8 +9,6 @@ import pytest
 
 from mmseg_semflow.benchmark import Benchmark, measure
 from tiny import process_cfg, semflow_cfg
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_all_parts(bench):
@@ -61,18 +56,16 @@ def test_all_parts(bench):
         assert 0 < row['lower_quartile'] <= row['ratio'] <= row['upper_quartile']
 
 
-def test_the_tool_without_data(cfg, street, tmp_path, monkeypatch, capsys):
+def test_the_tool_without_data(cfg, street, tmp_path, call_tool):
     shutil.rmtree(street)
     cfg.custom_imports = dict(imports=['mmseg_semflow.models'])
     cfg.model.semflow.network.sd_folder = 'nowhere'
     cfg.dump(str(tmp_path / 'config.py'))
     out = tmp_path / 'out'
-    monkeypatch.setattr(sys, 'argv', [
-        'benchmark.py', str(tmp_path / 'config.py'), '--out', str(out),
-        '--parts', 'pipeline', '--file-size', '40', '56', '--size', '32', '48',
-        '--batch-size', '3', '--optimizer', 'SGD', '--repeats', '2'])
-    runpy.run_path(str(ROOT / 'tools/benchmark.py'), run_name='__main__')
-    said = capsys.readouterr().out
+    said = call_tool(
+        'benchmark.py', tmp_path / 'config.py', '--out', out, '--parts',
+        'pipeline', '--file-size', 40, 56, '--size', 32, 48, '--batch-size', 3,
+        '--optimizer', 'SGD', '--repeats', 2)
     assert '.jpg files of 40x56 without meaning, since there is no' in said
     found = json.loads((out / 'benchmark.json').read_text())
     assert found['conditions']['size'] == '32x48'

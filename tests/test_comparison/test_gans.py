@@ -303,7 +303,7 @@ def test_masks_are_one_hot_with_void_last():
     assert mask.shape == (1, 6, 24, 32)
     assert torch.equal(mask.sum(1), torch.ones(1, 24, 32))
     assert torch.equal(mask.argmax(1), labels.where(labels < 5, 5))
-    with pytest.raises(ValueError, match=r'labels \[7\]: labels must be below num_classes=5'):
+    with pytest.raises(ValueError, match=r'labels \[7\]: labels must be below'):
         encoder.encode(labels.where(labels < 5, 7))
 
 

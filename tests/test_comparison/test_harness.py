@@ -1,8 +1,9 @@
 """One table for several methods."""
 
 import csv
-import runpy
 import sys
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from mmseg_semflow.comparison.harness import (
 from mmseg_semflow.synthesis import Synthesizer, image_and_labels
 from tiny import CODEC, META, process_cfg, runner_cfg, semflow_cfg, write_street
 
-TOOLS = Path(__file__).parents[2] / 'tools'
+RECIPES = Path(__file__).parents[2] / 'configs/comparison'
 FCN = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(type='SegDataPreProcessor', size=(24, 32)),
@@ -132,26 +133,12 @@ def method(tmp_path_factory):
 
 
 @pytest.fixture
-def compare(monkeypatch, capsys, tmp_path):
-    """Call the tool in this process; give why it stopped and what it said."""
+def compare(call_tool, monkeypatch, tmp_path):
+    """Call the tool; give what it says."""
     # Galleries take most of the time.
     monkeypatch.setattr(Evaluation, 'NUM_PICTURES', 1)
-
-    def run(*args):
-        monkeypatch.syspath_prepend(str(TOOLS))
-        monkeypatch.setattr(sys, 'argv', [
-            'compare.py', *map(str, args), '--device', 'cpu', '--out',
-            str(tmp_path / 'out')
-        ])
-        reason = None
-        try:
-            runpy.run_path(str(TOOLS / 'compare.py'), run_name='__main__')
-        except SystemExit as error:
-            reason = error.code
-        said = capsys.readouterr()
-        return reason, f'{said.out}{said.err}'
-
-    return run
+    return partial(call_tool, 'compare.py', '--device', 'cpu', '--out',
+                   tmp_path / 'out')
 
 
 def read(path):
@@ -193,9 +180,7 @@ def test_rows_of_every_kind(compare, method, tmp_path):
     semflow = method('semflow')
     dsm = method('dsm')
     fcn = method('fcn')
-    reason, said = compare(*semflow, *dsm, *fcn, '--seeds', 0, 1, 2, '--judge',
-                           *fcn)
-    assert reason is None
+    said = compare(*semflow, *dsm, *fcn, '--seeds', 0, 1, 2, '--judge', *fcn)
     rows = read(tmp_path / 'out/segmentation.csv')
     assert [(row['method'], row['solver'], row['num_steps']) for row in rows] == [
         ('semflow', 'euler', '1'), ('semflow', 'euler', '2'),
@@ -237,8 +222,7 @@ def test_rows_of_every_kind(compare, method, tmp_path):
 @pytest.mark.skipif(find_spec('mmagic') is None, reason='needs mmagic')
 def test_rows_of_generators(compare, method, tmp_path):
     pairs = [file for name in GENERATORS for file in method(name)]
-    reason, said = compare(*pairs, '--steps', 2, '--num-samples', 4)
-    assert reason is None
+    said = compare(*pairs, '--steps', 2, '--num-samples', 4)
     rows = read(tmp_path / 'out/synthesis.csv')
     assert [(row['method'], row['num_steps'], row['synthesis_nfe'], row['size'])
             for row in rows] == [('bbdm', '2', '2.0', '32x24'),
@@ -248,8 +232,8 @@ def test_rows_of_generators(compare, method, tmp_path):
     assert 'SampleDiversity of 4 samples per mask' in said
     assert not (tmp_path / 'out/segmentation.csv').exists()
 
-    reason, _ = compare(*pairs, '--metrics')
-    assert 'there is nothing to evaluate' in reason
+    said = compare(*pairs, '--metrics', fails=True)
+    assert 'there is nothing to evaluate' in said
 
 
 def test_a_missing_checkpoint_is_named_and_the_rest_goes_on(
@@ -257,8 +241,8 @@ def test_a_missing_checkpoint_is_named_and_the_rest_goes_on(
     fcn = method('fcn')
     semflow = method('semflow')
     gone = str(tmp_path / 'gone.pth')
-    reason, said = compare(semflow[0], gone, *fcn)
-    assert reason == f'error: there is no checkpoint {gone}'
+    said = compare(semflow[0], gone, *fcn, fails=True)
+    assert said.endswith(f'error: there is no checkpoint {gone}')
     rows = read(tmp_path / 'out/segmentation.csv')
     assert rows[0]['note'] == f'there is no checkpoint {gone}'
     assert rows[1]['method'] == 'fcn' and float(rows[1]['mIoU']) >= 0
@@ -273,15 +257,14 @@ def test_a_missing_checkpoint_is_named_and_the_rest_goes_on(
 def test_other_data_or_classes(compare, method, tmp_path, options, message):
     fcn = method('fcn')
     semflow = method('semflow', **options)
-    reason, _ = compare(*fcn, *semflow)
-    assert message in reason and 'fcn.py' in reason and 'semflow.py' in reason
+    said = compare(*fcn, *semflow, fails=True)
+    assert message in said and 'fcn.py' in said and 'semflow.py' in said
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_config_without_its_checkpoint(compare, method, tmp_path):
+def test_a_config_without_its_checkpoint(compare, method):
     fcn = method('fcn')
-    reason, said = compare(fcn[0])
-    assert reason == 2 and 'odd number of files' in said
+    assert 'odd number of files' in compare(fcn[0], fails=True)
 
 
 def test_another_budget_is_told():
@@ -326,22 +309,40 @@ def test_only_what_changed_is_written_again(tmp_path):
                 if path.read_bytes()} == {'comparison.md', *written}
 
 
-@pytest.mark.parametrize('recipe, module, library', [
-    ('spade_camvid', 'gans', 'mmagic'),
-    ('maskformer_camvid', 'maskformer', 'mmdet'),
+@pytest.fixture
+def without(monkeypatch):
+    """Let a library be missing for the modules of which it is an extra."""
+
+    def hide(library):
+        for name in list(sys.modules):
+            if name.startswith(('mmseg_semflow.comparison.gans',
+                                'mmseg_semflow.comparison.maskformer',
+                                'mmseg_semflow.models.generators')):
+                monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, library, None)
+
+    return hide
+
+
+def test_gans_name_the_extra_of_the_comparison(without):
+    without('mmagic')
+    with pytest.raises(
+            ImportError,
+            match=r"A GAN .* needs mmagic, .*mmseg_semflow\[comparison\]' and"):
+        import_module('mmseg_semflow.comparison.gans')
+
+
+@pytest.mark.parametrize('recipe, library, extra', [
+    ('spade_camvid', 'mmagic', 'mmagic'),
+    ('maskformer_camvid', 'mmdet', 'comparison'),
 ])
-def test_a_library_that_is_missing_is_named(
-        monkeypatch, recipe, module, library):
-    for name in list(sys.modules):
-        if name.startswith((f'mmseg_semflow.comparison.{module}',
-                            'mmseg_semflow.models.generators')):
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, library, None)
+def test_a_library_that_is_missing_is_named(without, recipe, library, extra):
+    without(library)
     with pytest.raises(
             ValueError,
             match=rf"{recipe}.py cannot be read: .* needs {library}, .*"
-            r"pip install 'mmseg_semflow\[comparison\]'"):
-        Comparison([str(TOOLS.parent / f'configs/comparison/{recipe}.py')])
+            rf"pip install 'mmseg_semflow\[{extra}\]'"):
+        Comparison([str(RECIPES / f'{recipe}.py')])
 
 
 def test_a_plot_of_nothing_is_a_picture():
@@ -349,7 +350,7 @@ def test_a_plot_of_nothing_is_a_picture():
         b'\x89PNG')
 
 
-def test_what_does_not_fit_is_named_and_the_rest_goes_on(method, tmp_path):
+def test_what_does_not_fit_is_named_and_the_rest_goes_on(method):
     semflow = method('semflow')
     dsm = method('dsm')
     fcn = method('fcn')
@@ -364,7 +365,7 @@ def test_what_does_not_fit_is_named_and_the_rest_goes_on(method, tmp_path):
     assert rows[3]['mIoU'] >= 0
 
 
-def test_an_adaptive_solver_has_one_row(method, tmp_path):
+def test_an_adaptive_solver_has_one_row(method):
     config, checkpoint = method(
         'semflow', comparison=dict(solvers=['dopri5']))
     comparison = Comparison([config], num_images=1)
@@ -408,11 +409,10 @@ def test_a_note_of_several_lines_is_one_cell():
 
 
 def test_an_unknown_metric_is_told_before_the_first_row(compare, method, tmp_path):
-    reason, _ = compare(*method('fcn'), '--metrics', 'Beauty')
-    assert 'Beauty' in reason and not (tmp_path / 'out').exists()
+    said = compare(*method('fcn'), '--metrics', 'Beauty', fails=True)
+    assert 'Beauty' in said and not (tmp_path / 'out').exists()
 
 
-def test_a_metric_of_another_tool(compare, method, tmp_path):
-    reason, _ = compare(
-        *method('semflow'), '--metrics', 'RoundTrip')
-    assert 'use tools/sweep_steps.py' in reason
+def test_a_metric_of_another_tool(compare, method):
+    said = compare(*method('semflow'), '--metrics', 'RoundTrip', fails=True)
+    assert 'use tools/sweep_steps.py' in said

@@ -1,37 +1,24 @@
 """The configs of mmsegmentation's and our own segmentors to compare with."""
 
 import argparse
+import re
 
 import pytest
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import MODELS as ROOT_MODELS
-from mmseg.registry import DATASETS, MODELS, TRANSFORMS
-from test_configs import ROOT, fake_pair
+from mmseg.registry import DATASETS, MODELS
+from shipped import COMPARED, ROOT, batch_of, load, read, shrink_networks
 
-from tiny import UNET
-
-COMMON = {
-    name: Config.fromfile(ROOT / f'configs/_base_/comparison/{base}.py')
-    for name, base in (('camvid', 'camvid'), ('toy', 'toy_street'))
-}
-PATHS = [
-    path for name in COMMON
-    for path in sorted((ROOT / 'configs/comparison').glob(f'*_{name}.py'))
-]
+COMMON = dict(camvid='camvid', toy='toy_street')
+BUDGETED = [name for name in COMPARED if name.rsplit('_', 1)[1] in COMMON]
+SEGMENTORS = [name for name in BUDGETED if read(name).default_scope == 'mmseg']
 
 
-def read(path):
-    """Read a config without what it imports, which may want mmagic."""
-    return Config.fromfile(path, import_custom_modules=False)
-
-
-SEGMENTORS = [path for path in PATHS if read(path).default_scope == 'mmseg']
-
-
-@pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
-def test_equal_budgets(path):
-    cfg, common_cfg = read(path), COMMON[path.stem.rsplit('_', 1)[1]]
+@pytest.mark.parametrize('name', BUDGETED)
+def test_equal_budgets(name):
+    cfg = read(name)
+    common_cfg = read(f"_base_/comparison/{COMMON[name.rsplit('_', 1)[1]]}")
     for key in ('train_cfg.max_iters', 'train_dataloader.batch_size',
                 'train_dataloader.dataset.data_prefix', 'test_evaluator.type',
                 'test_dataloader.dataset.data_prefix'):
@@ -49,28 +36,19 @@ def test_equal_budgets(path):
     assert crops == common_crops
 
 
-@pytest.mark.parametrize('path', SEGMENTORS, ids=lambda path: path.stem)
-def test_segmentor_learns_and_predicts(path, tmp_path):
-    if 'maskformer' in path.stem:
+@pytest.mark.parametrize('name', SEGMENTORS)
+def test_segmentor_learns_and_predicts(name, tmp_path):
+    if 'maskformer' in name:
         pytest.importorskip('mmdet')
-    cfg = Config.fromfile(path)
+    cfg = shrink_networks(load(name))
     if 'semflow' in cfg.model:
-        net = cfg.model.semflow.velocity_net
-        net.unet = dict(
-            UNET,
-            in_channels=net.unet.in_channels,
-            out_channels=net.unet.out_channels)
         cfg.model.test_cfg.num_steps = 1
     model = MODELS.build(cfg.model)
     dataset = DATASETS.get(cfg.train_dataloader.dataset.type)
     num_classes = len(dataset.METAINFO['classes'])
     assert model.out_channels == num_classes
 
-    batch = dict(inputs=[], data_samples=[])
-    for _ in range(2):
-        item = through(cfg.train_dataloader, fake_pair(tmp_path, num_classes))
-        batch['inputs'].append(item['inputs'])
-        batch['data_samples'].append(item['data_samples'])
+    batch = batch_of(cfg.train_dataloader, tmp_path, num_classes, count=2)
     losses = model(**model.data_preprocessor(batch, True), mode='loss')
     total, _ = model.parse_losses(losses)
     total.backward()
@@ -80,18 +58,11 @@ def test_segmentor_learns_and_predicts(path, tmp_path):
     ]
     assert total.isfinite() and not missing
 
-    item = through(cfg.test_dataloader, fake_pair(tmp_path, num_classes))
     found, = model.eval().test_step(
-        dict(inputs=[item['inputs']], data_samples=[item['data_samples']]))
+        batch_of(cfg.test_dataloader, tmp_path, num_classes))
     assert found.pred_sem_seg.shape == (96, 120)
     assert 0 <= found.pred_sem_seg.data.min()
     assert found.pred_sem_seg.data.max() < num_classes
-
-
-def through(loader, results):
-    for transform in loader.dataset.pipeline:
-        results = TRANSFORMS.build(transform)(results)
-    return results
 
 
 PAGE = (ROOT / 'docs/results.md').read_text()
@@ -109,41 +80,46 @@ def test_options_of_the_ablations(text, tmp_path):
     drawing = 'model.test_cfg.amplitude' in options
     if drawing:
         pytest.importorskip('mmagic')
-    cfg = Config.fromfile(
-        ROOT / 'configs' /
-        f'semflow_{"generator_camvid" if drawing else "camvid_paper_objective"}.py')
+    cfg = load(f'semflow_{"generator_camvid" if drawing else "camvid_paper_objective"}')
     before = cfg.to_dict()
     cfg.merge_from_dict(options)
     assert cfg.to_dict() != before
-    cfg.model.semflow.velocity_net.unet = dict(
-        UNET, in_channels=48, out_channels=48)
     with ROOT_MODELS.switch_scope_and_registry(cfg.default_scope) as models:
-        model = models.build(cfg.model)
-    item = through(cfg.train_dataloader, fake_pair(tmp_path, 11))
-    batch = {key: [value] for key, value in item.items()}
+        model = models.build(shrink_networks(cfg).model)
+    batch = batch_of(cfg.train_dataloader, tmp_path, 11)
     model(**model.data_preprocessor(batch, True), mode='loss')
     if drawing:
-        assert model.test_cfg['amplitude'] == 30
-    semflow, path = model.semflow, model.semflow.path
+        assert model.synthesizer().amplitude == 30
+    semflow, path = model.semflow, model.semflow.process.path
     for key, found in {
-            'ignore_void': semflow.ignore_void,
-            'time_sampling': path.time_sampling,
-            'start_fraction': path.start_fraction,
+            'losses.0.ignore_void': semflow.losses[0].ignore_void,
+            'process.time_sampling': path.time_sampling,
+            'process.start_fraction': path.start_fraction,
             'codec.amplitude': semflow.codec.amplitude
     }.items():
         assert found == options.get(f'model.semflow.{key}', found)
+    assert (semflow.codec.spec['codes'] == tuple(range(11))) == (
+        'model.semflow.codec.codes' in options)
 
 
 def test_the_page_has_options():
     assert len(OPTIONS) == 7 and all('=' in text for text in OPTIONS)
 
 
+def test_the_page_clips_what_dsm_predicts():
+    option, = re.findall(r'model\.semflow\.\S+clip_sample=True', PAGE)
+    cfg = load('comparison/dsm_toy')
+    assert not MODELS.build(cfg.model.semflow.process).scheduler['clip_sample']
+    cfg.merge_from_dict({option.removesuffix('=True'): True})
+    assert MODELS.build(cfg.model.semflow.process).scheduler['clip_sample']
+
+
 def test_dsm_of_the_paper_widens_stable_diffusion():
-    path = ROOT / 'configs/comparison/dsm_cityscapes.py'
-    cfg = Config.fromfile(path)
-    assert (cfg.model.type, cfg.model.semflow.type) == ('DSM', 'DSMModel')
+    cfg = load('comparison/dsm_cityscapes')
+    assert cfg.model.type == 'SemFlow'
+    assert cfg.model.semflow.process == dict(type='Diffusion')
     with torch.device('meta'):
-        net = MODELS.build(cfg.model.semflow.velocity_net)
+        net = MODELS.build(cfg.model.semflow.network)
     assert net.unet.conv_in.weight.shape == (320, 8, 3, 3)
     extra = 320 * 4 * 9
     assert sum(p.numel() for p in net.parameters()) == 859_520_964 + extra

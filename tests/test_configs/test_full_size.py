@@ -7,7 +7,8 @@ Takes minutes and 16 GB of memory, so it runs only when asked for:
 import pytest
 import torch
 from mmengine.runner import Runner
-from test_recipes import RECIPES, load
+from shipped import load
+from test_recipes import RECIPES
 
 from layouts import LAYOUTS
 
@@ -17,9 +18,9 @@ pytestmark = pytest.mark.full_size
 @pytest.mark.parametrize('name', RECIPES)
 def test_a_recipe_makes_a_step(name, tmp_path):
     LAYOUTS[name](tmp_path / 'data')
-    cfg = load(name)
+    cfg = load(f'semflow_{name}')
     cfg.work_dir = cfg.experiment_name = str(tmp_path / 'work')
-    for part in ('velocity_net', 'autoencoder'):
+    for part in ('network', 'autoencoder'):
         cfg.model.semflow[part].sd_folder = None
     for split in ('train', 'val'):
         loader = cfg[f'{split}_dataloader']

@@ -1,20 +1,17 @@
 """The paper's recipes: settings, and a run on folders in the real layouts."""
 
-import copy
-from functools import cache
-
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, TRANSFORMS
-from test_configs import ROOT, shrink
+from shipped import ROOT, factor, load, on_disk, read, shrink
 
 from layouts import LAYOUTS
+from mmseg_semflow.apis.latent_cache import cache_latents
 from mmseg_semflow.flow import PseudoMaskCodec
-from tiny import EIGHTFOLD_VAE, run_test
+from tiny import EIGHTFOLD_VAE, VAE, run_test, write_sd_folder
 
 # Of the paper: classes, total batch on 8 GPUs, iterations, rate, warm-up.
 RECIPES = dict(
@@ -24,30 +21,11 @@ RECIPES = dict(
 recipes = pytest.mark.parametrize('name', RECIPES)
 
 
-@cache
-def parse(name):
-    return Config.fromfile(ROOT / f'configs/semflow_{name}.py')
-
-
-def load(name):
-    init_default_scope('mmseg')
-    return copy.deepcopy(parse(name))
-
-
 def small(cfg, root, work_dir):
     """Shrink a recipe to tiny networks on a folder, for one iteration."""
-    cfg = shrink(cfg)
-    cfg.work_dir = cfg.experiment_name = str(work_dir)
-    cfg.log_level = 'WARNING'
-    for split in ('train', 'val', 'test'):
-        loader = cfg[f'{split}_dataloader']
-        loader.dataset.data_root = str(root)
-        loader.update(num_workers=0, persistent_workers=False)
+    cfg = on_disk(shrink(cfg), root, work_dir)
     cfg.train_dataloader.batch_size = 2
-    cfg.model.semflow.velocity_net.sd_folder = None
-    cfg.model.semflow.autoencoder.sd_folder = None
     cfg.model.test_cfg.num_steps = 1
-    cfg.train_cfg.update(max_iters=1, val_interval=1)
     for hook in cfg.custom_hooks:
         if hook.type == 'SynthesisEvalHook':
             hook.update(interval=1, num_images=1)
@@ -63,9 +41,13 @@ def _no_weights(tmp_path, monkeypatch):
 @recipes
 def test_settings_are_those_of_the_paper(name):
     num_classes, batch_size, max_iters, rate, warmup = RECIPES[name]
-    cfg = load(name)
-    assert cfg.codec == dict(
+    cfg = read(f'semflow_{name}')
+    semflow = cfg.model.semflow
+    assert semflow.codec == dict(
         num_classes=num_classes, divisions=6, spacing=50, amplitude=6)
+    # Neither process nor losses nor wrappers other than the model's own, which
+    # are the paper's.
+    assert semflow.keys() == {'type', 'network', 'autoencoder', 'codec'}
     assert 8 * cfg.train_dataloader.batch_size == batch_size
     assert cfg.train_cfg.max_iters == max_iters
     assert cfg.optim_wrapper.optimizer == dict(
@@ -79,27 +61,20 @@ def test_settings_are_those_of_the_paper(name):
 
 
 def test_recipes_share_one_model():
-    first, *others = (load(name).model for name in RECIPES)
+    first, *others = (read(f'semflow_{name}').model for name in RECIPES)
     for model in others:
-        for part in ('velocity_net', 'autoencoder'):
+        for part in ('network', 'autoencoder'):
             assert model.semflow[part] == first.semflow[part]
 
 
 def test_constant_rate_after_the_warm_up():
-    cfg = Config.fromfile(ROOT / 'configs/_base_/schedules/semflow_320k.py')
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.)
-    scheduler, = (
-        PARAM_SCHEDULERS.build(dict(part, optimizer=optimizer))
-        for part in cfg.param_scheduler)
-    for i in range(12000):
-        assert optimizer.param_groups[0]['lr'] == pytest.approx(
-            min(i / 10000, 1), abs=2e-6)
-        optimizer.step()
-        scheduler.step()
+    parts = read('_base_/schedules/semflow_320k').param_scheduler
+    for i in range(0, 320000, 77):
+        assert factor(parts, i) == pytest.approx(min(i / 10000, 1), abs=2e-6)
 
 
 def test_anchors_of_171_classes_are_digits_times_the_spacing():
-    levels = PseudoMaskCodec(**load('coco_stuff164k').codec).levels
+    levels = PseudoMaskCodec(**read('semflow_coco_stuff164k').codec).levels
     digits = [(c // 36, c // 6 % 6, c % 6) for c in range(171)]
     assert torch.equal(levels, 50 * torch.tensor(digits, dtype=levels.dtype))
 
@@ -107,25 +82,25 @@ def test_anchors_of_171_classes_are_digits_times_the_spacing():
 @pytest.mark.parametrize('name, size', [('cityscapes', (512, 1024)),
                                         ('coco_stuff164k', (512, 512)),
                                         ('celebamask_hq', (512, 512))])
-@pytest.mark.parametrize('split', ['train', 'test'])
-def test_size_of_the_pictures(name, size, split, tmp_path):
+def test_size_of_the_pictures(name, size, tmp_path):
     LAYOUTS[name](tmp_path)
-    cfg = load(name)
-    dataset_cfg = cfg[f'{split}_dataloader'].dataset
-    dataset_cfg.data_root = str(tmp_path)
-    dataset = DATASETS.build(dataset_cfg)
-    assert len(dataset) == 3
-    for item in dataset:
-        assert item['inputs'].shape == (3, *size)
-        labels = item['data_samples'].gt_sem_seg
-        expected = item['data_samples'].ori_shape if split == 'test' else size
-        assert labels.shape == expected
+    cfg = load(f'semflow_{name}')
+    for split in ('train', 'test'):
+        dataset_cfg = cfg[f'{split}_dataloader'].dataset
+        dataset_cfg.data_root = str(tmp_path)
+        dataset = DATASETS.build(dataset_cfg)
+        assert len(dataset) == 3
+        for item in dataset:
+            assert item['inputs'].shape == (3, *size)
+            labels = item['data_samples'].gt_sem_seg
+            own = item['data_samples'].ori_shape
+            assert labels.shape == (own if split == 'test' else size)
 
 
 @recipes
 def test_segmentor_trains_validates_and_tests(name, tmp_path):
     LAYOUTS[name](tmp_path / 'data')
-    cfg = small(load(name), tmp_path / 'data', tmp_path / 'work')
+    cfg = small(load(f'semflow_{name}'), tmp_path / 'data', tmp_path / 'work')
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert 0 <= runner.test()['mIoU'] <= 100
@@ -136,12 +111,35 @@ def test_segmentor_trains_validates_and_tests(name, tmp_path):
 def test_generator_trains_and_tests(name, tmp_path):
     pytest.importorskip('mmagic')
     LAYOUTS[name](tmp_path / 'data')
-    cfg = small(load(f'generator_{name}'), tmp_path / 'data', tmp_path / 'work')
+    cfg = small(
+        load(f'semflow_generator_{name}'), tmp_path / 'data', tmp_path / 'work')
     cfg.model.test_cfg.update(num_samples=2, segment_steps=1)
     cfg.train_cfg.val_begin = 2
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert {'diversity', 'mask_mIoU'} <= run_test(runner).keys()
+
+
+@pytest.mark.parametrize('name', ['cityscapes', 'celebamask_hq'])
+def test_a_cached_recipe_trains_from_its_cache(name, tmp_path, monkeypatch):
+    LAYOUTS[name](tmp_path / 'data')
+    cfg = small(
+        load(f'semflow_{name}_cached'), tmp_path / 'data', tmp_path / 'work')
+    # Of the same weights, when they are cached and in training.
+    semflow = cfg.model.semflow
+    folder = write_sd_folder(
+        tmp_path / 'sd', unet=semflow.network.unet, vae=VAE)
+    semflow.network.sd_folder = semflow.autoencoder.sd_folder = str(folder)
+    monkeypatch.chdir(tmp_path)
+    cache_latents(cfg, num_draws=1, device='cpu')
+    assert (tmp_path / f'data/latents/{name}/key.json').is_file()
+    cfg.custom_hooks = cfg.custom_hooks[:1]
+    cfg.train_cfg.val_begin = 2
+    runner = Runner.from_cfg(cfg)
+    # Nothing is encoded any more.
+    monkeypatch.delattr(type(runner.model.semflow.autoencoder), 'encode')
+    runner.train()
+    assert runner.message_hub.get_scalar('train/loss').current() > 0
 
 
 def test_pictures_may_keep_their_ratio(tmp_path):
@@ -161,7 +159,7 @@ def test_pictures_may_keep_their_ratio(tmp_path):
 
 def faces():
     dataset = DATASETS.get('CelebAMaskHQDataset')
-    return load('celebamask_hq'), dataset.METAINFO['classes']
+    return load('semflow_celebamask_hq'), dataset.METAINFO['classes']
 
 
 def test_flip_of_a_face_swaps_left_and_right():
@@ -191,7 +189,7 @@ def test_faces_are_not_flipped_in_tests(tmp_path):
     """Test-time augmentation would average left eyes with right ones."""
     cfg, _ = faces()
     assert 'RandomFlip' not in str(cfg.tta_pipeline) + str(cfg.test_pipeline)
-    generator = load('generator_celebamask_hq')
+    generator = read('semflow_generator_celebamask_hq')
     assert generator.train_pipeline == cfg.train_pipeline
     LAYOUTS['celebamask_hq'](tmp_path / 'data')
     cfg = small(cfg, tmp_path / 'data', tmp_path / 'work')

@@ -1,5 +1,6 @@
 """Training from cached latents equals training from images."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -13,13 +14,25 @@ from diffusers import AutoencoderKL
 from mmcv.transforms import Compose
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
+from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, MODELS
 
 from mmseg_semflow.apis import latent_cache
 from mmseg_semflow.apis.latent_cache import cache_latents
+from mmseg_semflow.datasets import UnreadableImageError
 from mmseg_semflow.datasets.cached_latents import FixedPairs
-from mmseg_semflow.flow import PseudoMaskCodec
-from tiny import CODEC, UNET, VAE, runner_cfg, segmentor_cfg, train_pipeline
+from mmseg_semflow.flow import PseudoMaskCodec, perturb, seeded_generator
+from mmseg_semflow.safe_loading import load_from_local
+from runs import quick_cfg
+from tiny import (
+    CODEC,
+    PROCESSES,
+    VAE,
+    network_cfg,
+    segmentor_cfg,
+    train_pipeline,
+    write_street,
+)
 
 
 def save_vae(folder):
@@ -27,27 +40,44 @@ def save_vae(folder):
     return str(folder)
 
 
-@pytest.fixture
-def cfg(street, tmp_path):
+def config(root):
     """A config of a tiny Stable Diffusion autoencoder, 6 images of 24 x 32."""
-    cfg = runner_cfg(
-        street,
-        tmp_path / 'work',
+    return quick_cfg(
+        root / 'street',
+        root / 'work',
         model=segmentor_cfg(
-            network=dict(type='VelocityUNet', prompt_length=3, unet=UNET),
+            network=network_cfg(channels=4),
             autoencoder=dict(
-                type='KLAutoencoder', vae=VAE,
-                sd_folder=save_vae(tmp_path / 'sd'))))
-    # Serializing collects all garbage of the tests every time.
-    cfg.train_dataloader.dataset.serialize_data = False
-    return cfg
+                type='KLAutoencoder', vae=VAE, sd_folder=str(root / 'sd'))))
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+    """A folder of the images, the autoencoder and their cache."""
+    root = tmp_path_factory.mktemp('written')
+    write_street(root / 'street')
+    torch.manual_seed(1)
+    save_vae(root / 'sd')
+    write(config(root), root / 'cache')
+    return root
 
 
 @pytest.fixture
-def cache(cfg, tmp_path):
+def cfg(written, tmp_path):
+    for name in ('street', 'sd'):
+        shutil.copytree(written / name, tmp_path / name)
+    return config(tmp_path)
+
+
+@pytest.fixture
+def street(tmp_path, cfg):
+    return tmp_path / 'street'
+
+
+@pytest.fixture
+def cache(written, tmp_path):
     """Its cache: 3 files of 2 images, 2 flips, 3 draws."""
-    write(cfg, tmp_path / 'cache')
-    return str(tmp_path / 'cache')
+    return str(shutil.copytree(written / 'cache', tmp_path / 'cache'))
 
 
 def write(cfg, out, **kwargs):
@@ -78,31 +108,39 @@ def losses(model, samples):
     return model(**batch, mode='loss')
 
 
-def net(parts):
-    return dict(
-        type='VelocityUNet', prompt_length=3,
-        unet=dict(UNET, in_channels=4 * parts[0], out_channels=4 * parts[1]))
+def pseudo_masks(index, draw, label_map, codec=CODEC):
+    """Colour labels (1, H, W) and perturb them as the cache does."""
+    codec = PseudoMaskCodec(**codec)
+    generator = seeded_generator(index, draw, label_map[0].to(torch.uint8))
+    return perturb(codec.encode(label_map.long())[0], codec.amplitude, generator)
 
 
-@pytest.mark.parametrize('kind, options', [
-    ('SemFlow', dict()),
-    ('SemFlow', dict(ignore_void=True, one_step_loss=dict())),
-    ('DSM', dict(type='DSMModel', network=net((2, 1)))),
-    ('BBDM', dict(type='BBDMModel', direction='image_to_mask')),
-    ('SymmFlow', dict(type='SymmFlowModel', network=net((2, 2)))),
+def drawn(pairs, index, flip, draw):
+    """What the pipeline packs, with the pseudo mask of the cache."""
+    item = pairs.items(index)[flip]
+    sample = item['data_samples']
+    levels = pseudo_masks(index, draw, sample.gt_sem_seg.data)
+    sample.set_data(dict(gt_pseudo_mask=PixelData(data=levels)))
+    return item
+
+
+@pytest.mark.parametrize('options', [
+    dict(),
+    dict(losses=[
+        dict(type='MatchingLoss', ignore_void=True), dict(type='OneStepMapLoss')
+    ]),
+    # A segmentor has no use for the bridge to images.
+    *(dict(process=process, network=network_cfg(latents, channels=4))
+      for name, (process, latents) in PROCESSES.items() if name != 'bbdm')
 ])
-def test_the_loss_is_that_of_images(cfg, cache, kind, options):
-    cfg.model.type = kind
+def test_the_loss_is_that_of_images(cfg, cache, options):
     cfg.model.semflow.update(options)
     model = model_of(cfg)
     pairs = FixedPairs(cfg.train_dataloader.dataset)
     dataset = DATASETS.build(cached(cfg, cache))
     assert len(dataset) == 6
     for batch in ([(0, False, 0)], [(1, True, 2), (5, False, 1), (4, True, 0)]):
-        direct = losses(model, [
-            list(pairs.draws(index, 3))[3 * flip + draw]
-            for index, flip, draw in batch
-        ])
+        direct = losses(model, [drawn(pairs, *which) for which in batch])
         found = losses(model, [dataset.load(*which) for which in batch])
         assert direct.keys() == found.keys()
         for key, value in direct.items():
@@ -116,24 +154,49 @@ def test_pairs_are_those_of_the_pipeline(cfg, flip):
     pairs = FixedPairs(cfg.train_dataloader.dataset)
     info = pairs.dataset.get_data_info(2)
     expected = Compose(train_pipeline(flip=float(flip)))(info)
-    found = list(pairs.draws(2, 2))[2 * flip:][:2]
+    found = pairs.items(2)
+    assert len(found) == 2
+    assert torch.equal(found[flip]['inputs'], expected['inputs'])
+    assert torch.equal(found[flip]['data_samples'].gt_sem_seg.data,
+                       expected['data_samples'].gt_sem_seg.data)
+
+
+@pytest.mark.parametrize('flips', [True, False])
+def test_draws_are_the_same_whatever_the_flips(cfg, tmp_path, flips):
+    """Of patches, which are the pixels themselves."""
+    cfg.model = segmentor_cfg()
+    if not flips:
+        del cfg.train_dataloader.dataset.pipeline[2]
+    cache = write(cfg, tmp_path / 'patches', device='cpu')
+    patches = MODELS.build(cfg.model.semflow.autoencoder)
     codec = PseudoMaskCodec(**CODEC)
-    levels = codec.encode(expected['data_samples'].gt_sem_seg.data)[0]
-    for item in found:
-        sample = item['data_samples']
-        assert torch.equal(item['inputs'], expected['inputs'])
-        assert torch.equal(sample.gt_sem_seg.data,
-                           expected['data_samples'].gt_sem_seg.data)
-        noise = sample.gt_pseudo_mask.data - levels
-        assert 5 < noise.abs().max() <= 6
-    first, second = (item['data_samples'].gt_pseudo_mask.data for item in found)
+    for index, draw in ((0, 0), (0, 2), (5, 1)):
+        for flip in range(1 + flips):
+            _, latent, label_map = cache.load(index, flip, draw)
+            expected = pseudo_masks(index, draw, label_map[None])
+            found = patches.decode(latent[None])[0]
+            assert torch.equal(found, codec.normalize(expected))
+            noise = expected - codec.encode(label_map[None].long())[0]
+            assert 5 < noise.abs().max() <= 6
+    first, second = (cache.load(0, 0, draw)[1] for draw in range(2))
     assert not torch.equal(first, second)
+
+
+def test_the_key_tells_the_format(cfg, cache, tmp_path):
+    path = tmp_path / 'cache/key.json'
+    key = json.loads(path.read_text())
+    assert key['format'] == 2
+    assert key['codec'] == json.loads(json.dumps(PseudoMaskCodec(**CODEC).spec))
+    # The first version perturbed otherwise.
+    path.write_text(json.dumps(dict(key, format=1)))
+    with pytest.raises(ValueError, match='format was 1 and is 2 now'):
+        write(cfg, cache)
 
 
 def test_training_neither_encodes_nor_reads_images(cfg, cache, street, tmp_path):
     cfg.train_dataloader.dataset = cached(cfg, cache)
     cfg.train_dataloader.num_workers = 1
-    cfg.default_hooks.checkpoint.save_optimizer = False
+    cfg.train_cfg.type = 'ResumableTrainLoop'
     runner = Runner.from_cfg(cfg)
     for path in (street / 'img_dir/train').iterdir():
         path.write_bytes(bytes(path.stat().st_size))
@@ -142,7 +205,7 @@ def test_training_neither_encodes_nor_reads_images(cfg, cache, street, tmp_path)
         training.append(runner.model.training), encode(pixels))[1]
     runner.train()
     assert training == [False] * 4
-    saved = torch.load(tmp_path / 'work/iter_4.pth', weights_only=True)
+    saved = load_from_local(str(tmp_path / 'work/iter_4.pth'))
     assert saved['meta']['dataset_meta']['classes'] == tuple('abcde')
 
 
@@ -200,6 +263,7 @@ def killed(where, number, cfg, out):
 
 # The key is written before the first shard, each by two calls of fsync (file
 # and folder) and one of replace.
+@pytest.mark.process
 @pytest.mark.parametrize('where, number', [('encode', 1), ('encode', 4),
                                            ('fsync', 1), ('fsync', 3),
                                            ('replace', 1), ('replace', 2)])
@@ -230,9 +294,7 @@ def test_processes_share_the_files(cfg, cache, tmp_path):
 
 
 def other_codec(cfg, street):
-    codec = dict(CODEC, amplitude=3.)
-    cfg.train_dataloader.dataset.pipeline[3].codec = codec
-    cfg.model.semflow.codec = codec
+    cfg.merge_from_dict({'model.semflow.codec.amplitude': 3.})
 
 
 def other_size(cfg, street):
@@ -265,7 +327,6 @@ def other_scale(cfg, street):
 
 
 OF_THE_DATA = [
-    (other_codec, r'codec.amplitude was 6.0 and is 3.0 now'),
     (other_files, 'dataset.files was'),
     (one_image_less, 'dataset.num_images was 6 and is 5 now'),
     (other_flip, r'pipeline\[2\].direction was None and is vertical now'),
@@ -278,6 +339,7 @@ OF_THE_AUTOENCODER = [
 
 @pytest.mark.parametrize('change, match', [
     *OF_THE_DATA, *OF_THE_AUTOENCODER,
+    (other_codec, r'codec.amplitude was 6.0 and is 3.0 now'),
     (other_size, r'pipeline|size\[0\] was 24 and is 12 now')
 ])
 def test_the_tool_refuses_another_cache(cfg, cache, street, tmp_path, change,
@@ -346,10 +408,10 @@ def test_training_in_bfloat16_accepts_the_cache(cfg, cache):
 
 
 def test_training_refuses_latents_of_another_codec(cfg, cache):
-    model = model_of(cfg)
-    model.semflow.codec = PseudoMaskCodec(**dict(CODEC, amplitude=3.))
-    with pytest.raises(ValueError, match='codecs of the train_pipeline and of'):
-        losses(model, [DATASETS.build(cached(cfg, cache))[0]])
+    cfg.merge_from_dict({'model.semflow.codec.amplitude': 3.})
+    sample = DATASETS.build(cached(cfg, cache))[0]
+    with pytest.raises(ValueError, match=r"'amplitude': 3.0.* made by .*: 6.0"):
+        losses(model_of(cfg), [sample])
 
 
 def test_incomplete_broken_and_foreign_caches(cfg, cache, tmp_path):
@@ -379,6 +441,7 @@ def test_incomplete_broken_and_foreign_caches(cfg, cache, tmp_path):
     dict(type='RandomCrop', crop_size=(16, 16)),
     dict(type='RandomResize', scale=(32, 24), ratio_range=(1., 2.)),
     dict(type='PhotoMetricDistortion'),
+    dict(type='GeneratePseudoMask', codec=CODEC),
 ])
 def test_random_transforms_are_refused(cfg, tmp_path, transform):
     cfg.train_dataloader.dataset.pipeline.insert(2, transform)
@@ -402,6 +465,14 @@ def test_images_of_several_sizes_are_refused(cfg, street, tmp_path):
         cv2.imwrite(str(street / kind / 'train' / name),
                     np.zeros((12, 32, 3)[:3 if kind == 'img_dir' else 2], 'u1'))
     with pytest.raises(ValueError, match=r'3.jpg has \(12, 32\) and the first'):
+        write(cfg, tmp_path / 'cache')
+
+
+@pytest.mark.parametrize('name', ['img_dir/train/3.jpg', 'ann_dir/train/3.png'])
+def test_a_damaged_file_is_named(cfg, street, tmp_path, name):
+    data = (street / name).read_bytes()
+    (street / name).write_bytes(data[:len(data) * 3 // 4])
+    with pytest.raises(UnreadableImageError, match=f'{name} cannot be read'):
         write(cfg, tmp_path / 'cache')
 
 

@@ -24,6 +24,8 @@ from mmseg_semflow.datasets.celebamask_hq import (
 ROOT = Path(__file__).parents[2]
 CLASSES = CelebAMaskHQDataset.METAINFO['classes']
 SPLITS = dict(train=[0, 2001], val=[1], test=[2])
+processes = pytest.mark.parametrize(
+    'nproc', [1, pytest.param(2, marks=pytest.mark.process)])
 
 
 @pytest.fixture
@@ -94,9 +96,11 @@ def test_every_part_has_its_class(faces):
     assert labels[:19].tolist() == list(range(19)) and not labels[19:].any()
 
 
-def test_faces_through_the_tool_to_the_recipe(faces, tool, tmp_path):
+@processes
+def test_faces_through_the_tool_to_the_recipe(faces, tool, tmp_path, nproc):
     out = tmp_path / 'data'
-    assert 'is complete' in tool('celebamask_hq', faces, '-o', out, '--nproc', 2)
+    assert 'is complete' in tool(
+        'celebamask_hq', faces, '-o', out, '--nproc', nproc)
     for split, indices in SPLITS.items():
         cfg = Config.fromfile(ROOT / 'configs/semflow_celebamask_hq.py')
         cfg = cfg[f'{split}_dataloader'].dataset
@@ -194,10 +198,11 @@ def test_wrong_faces_are_named(faces, tmp_path, harm, message):
         convert_celebamask_hq(faces, tmp_path / 'data')
 
 
-def test_tool_names_what_is_missing(faces, tool, tmp_path):
+@processes
+def test_tool_names_what_is_missing(faces, tool, tmp_path, nproc):
     no_image(faces)
     with pytest.raises(SystemExit, match='error: there is no .*1.jpg'):
-        tool('celebamask_hq', faces, '-o', tmp_path / 'data', '--nproc', 2)
+        tool('celebamask_hq', faces, '-o', tmp_path / 'data', '--nproc', nproc)
 
 
 def test_splits_are_those_of_celeba(faces):

@@ -192,6 +192,7 @@ def test_foreign_folder_is_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
 
 
+@pytest.mark.process
 def test_concurrent_construction_leaves_one_complete_folder(
         tmp_path, monkeypatch):
     context = multiprocessing.get_context('fork')

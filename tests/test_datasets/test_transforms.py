@@ -5,7 +5,7 @@ from mmcv.transforms import Compose
 from mmseg.registry import TRANSFORMS
 
 from mmseg_semflow.flow import PseudoMaskCodec
-from tiny import CODEC, train_pipeline
+from tiny import CODEC, transforms_pipeline
 
 
 def generate(label_map, codec=CODEC, **kwargs):
@@ -59,7 +59,7 @@ def test_perturbation_stays_below_the_amplitude():
 
 
 def test_packed_sample(street):
-    packed = Compose(train_pipeline())(
+    packed = Compose(transforms_pipeline())(
         dict(
             img_path=str(street / 'img_dir/train/0.jpg'),
             seg_map_path=str(street / 'ann_dir/train/0.png'),

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 
@@ -304,6 +305,23 @@ def test_checkpoints_execute_no_code(tmp_path, monkeypatch):
     assert not (tmp_path / 'executed').exists()
     with open('bad.pth', 'rb') as file, pytest.raises(pickle.UnpicklingError):
         pickle.load(file)
+
+
+class Reaching:
+    """Reaches for what is no figure of mmengine's history of the losses."""
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, '__init__')
+
+
+def test_checkpoints_reach_nothing_by_getattr(tmp_path):
+    allowed = torch.serialization.get_safe_globals()
+    torch.save(dict(meta=Reaching()), tmp_path / 'bad.pth')
+    with pytest.raises(ValueError, match="'__init__'.* refused"):
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'bad.pth'))
+    # While others load, the list is theirs.
+    assert torch.serialization.get_safe_globals() == allowed
+    assert HistoryBuffer not in allowed
 
 
 def test_missing_checkpoint(run):

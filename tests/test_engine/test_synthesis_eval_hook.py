@@ -104,26 +104,55 @@ def test_averaged_weights_are_evaluated(run):
     assert found != pytest.approx([raw], abs=1e-6)
 
 
-def test_every_second_validation_over_a_resume(run):
-    options = {'train_cfg.val_interval': 1, 'default_hooks.checkpoint.interval': 1}
-    first = run(dict(interval=2), max_iters=3, **options)
-    first.train()
-    assert len(scalars(first)['val/mIoU']) == 3
-    assert 'val/diversity' not in scalars(first)
-    second = run(dict(interval=2), max_iters=4, resume=True, **options)
-    second.train()
+@pytest.fixture(scope='module')
+def every_second(shared_street, tmp_path_factory):
+    """Three validations, of which the second has its turn: not to be changed.
+
+    ``LPIPS`` has no weights, so that no validation has it.
+    """
+    folder = tmp_path_factory.mktemp('every_second')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('TORCH_HOME', str(folder))
+        runner = build(
+            shared_street, folder / 'work', dict(
+                interval=2,
+                metrics=HOOK['metrics'] + [dict(type='PerceptualDistance')]),
+            max_iters=3, **{
+                'train_cfg.val_interval': 1,
+                'default_hooks.checkpoint.interval': 1,
+                'default_hooks.checkpoint.save_best': ['mask_mIoU', 'LPIPS'],
+                'default_hooks.checkpoint.rule': ['greater', 'less']
+            })
+        runner.train()
+    return runner
+
+
+def test_every_second_validation_over_a_resume(run, every_second):
+    assert len(scalars(every_second)['val/mIoU']) == 3
+    assert 'val/diversity' not in scalars(every_second)
+    resumed = run(
+        dict(interval=2), max_iters=4, resume=True,
+        load_from=str(Path(every_second.work_dir, 'iter_3.pth')),
+        **{'train_cfg.val_interval': 1})
+    resumed.train()
     # The checkpoint of iteration 3 was written before its validation.
-    assert len(scalars(second)['val/mIoU']) == 3
-    assert len(scalars(second)['val/diversity']) == 1
+    assert len(scalars(resumed)['val/mIoU']) == 3
+    assert len(scalars(resumed)['val/diversity']) == 1
 
 
-def test_old_figures_are_not_logged_again(run, tmp_path):
-    run(dict(interval=2), max_iters=3, **{'train_cfg.val_interval': 1}).train()
-    log, = (tmp_path / 'work').rglob('vis_data/scalars.json')
+def test_old_figures_are_not_logged_again(every_second):
+    log, = Path(every_second.work_dir).rglob('vis_data/scalars.json')
     records = [json.loads(line) for line in log.read_text().splitlines()]
     validations = [record for record in records if 'mIoU' in record]
     assert ['diversity' in record for record in validations] == [
         False, True, False]
+
+
+@pytest.mark.parametrize('key, best', [('mask_mIoU', ['iter_2']), ('LPIPS', [])])
+def test_best_checkpoint_by_synthesis(every_second, key, best):
+    """Also where a validation has no such figure, or none has."""
+    paths = Path(every_second.work_dir).glob(f'best_{key}_*.pth')
+    assert [path.stem.removeprefix(f'best_{key}_') for path in paths] == best
 
 
 def test_training_goes_the_same_way_with_the_hook(run):
@@ -148,22 +177,6 @@ def test_grid_is_written(trained):
         dataset[i]['inputs'].permute(1, 2, 0).numpy() for i in range(3)
     ])
     np.testing.assert_array_equal(grid[:, 32:64], real)
-
-
-@pytest.mark.parametrize('key', ['mask_mIoU', 'LPIPS'])
-def test_best_checkpoint_by_synthesis(run, tmp_path, key, monkeypatch):
-    """Also where a validation has no such figure, or none has."""
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    hook = dict(interval=2, metrics=HOOK['metrics'] + [
-        dict(type='PerceptualDistance')])
-    run(hook, max_iters=3, **{
-        'train_cfg.val_interval': 1,
-        'default_hooks.checkpoint.save_best': key,
-        'default_hooks.checkpoint.rule': 'greater'
-    }).train()
-    best = list((tmp_path / 'work').glob(f'best_{key}_*.pth'))
-    assert [path.stem[-1] for path in best] == (
-        ['2'] if key == 'mask_mIoU' else [])
 
 
 def test_grid_of_different_sizes():
@@ -191,7 +204,7 @@ def test_wrong_settings_of_the_hook(run, wrong, message):
 @pytest.mark.parametrize('hook, message', [
     (dict(synthesis=dict(num_samples=0)), 'num_samples must be an integer >= 1'),
     (dict(synthesis=dict(num_samples=2)), 'needs sample_label_maps: set segment'),
-    (dict(synthesis=dict(segment_steps=1)), 'at least 2 samples a mask'),
+    (dict(synthesis=dict(segment_steps=1)), 'at least 2 samples per mask'),
     (dict(metrics=[dict(type='RoundTrip')]), 'set round_trip=True'),
 ])
 def test_wrong_synthesis_stops_before_training(run, hook, message):

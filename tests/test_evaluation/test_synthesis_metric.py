@@ -12,6 +12,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS, init_default_scope
 from torch import nn
 
+from mmseg_semflow.compat.mmagic import supply_mmagic_names
 from mmseg_semflow.evaluation import (
     InceptionDistance,
     MaskConsistency,
@@ -261,6 +262,7 @@ def test_unknown_size():
 
 def test_under_mmagic(results, alexnet_file, hub, log):
     pytest.importorskip('mmagic')
+    supply_mmagic_names()
     from mmagic.registry import EVALUATORS
     from mmagic.structures import DataSample
     init_default_scope('mmagic')

@@ -173,26 +173,46 @@ class SPADEResBlock(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, mask_channels: int,
-                 hidden_channels: int) -> None:
+                 hidden_channels: int, **kwargs: int) -> None:
         super().__init__()
+        adaptive_norm = partial(
+            SpatiallyAdaptiveNorm,
+            mask_channels=mask_channels,
+            hidden_channels=hidden_channels)
+        norm, conv, shortcut = self.parts(adaptive_norm, **kwargs)
         middle = min(in_channels, out_channels)
-        of_mask = (mask_channels, hidden_channels)
-        self.norm_0 = SpatiallyAdaptiveNorm(in_channels, *of_mask)
-        self.conv_0 = spectral_norm(
-            nn.Conv2d(in_channels, middle, 3, padding=1))
-        self.norm_1 = SpatiallyAdaptiveNorm(middle, *of_mask)
-        self.conv_1 = spectral_norm(
-            nn.Conv2d(middle, out_channels, 3, padding=1))
+        self.norm_0 = norm(in_channels)
+        self.conv_0 = conv(in_channels, middle)
+        self.norm_1 = norm(middle)
+        self.conv_1 = conv(middle, out_channels)
         self.learned_shortcut = in_channels != out_channels
         if self.learned_shortcut:
-            self.norm_s = SpatiallyAdaptiveNorm(in_channels, *of_mask)
-            self.conv_s = spectral_norm(
-                nn.Conv2d(in_channels, out_channels, 1, bias=False))
+            self.norm_s = adaptive_norm(in_channels)
+            self.conv_s = spectral_norm(shortcut(in_channels, out_channels))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map features (B, C, h, w), mask (B, M, H, W) to (B, C', h, w)."""
-        dx = self.conv_0(_leaky(self.norm_0(x, mask)))
-        dx = self.conv_1(_leaky(self.norm_1(dx, mask)))
+    @staticmethod
+    def parts(adaptive_norm: Callable[[int], nn.Module]) -> tuple:
+        """Tell what makes norms and convolutions, and the shortcut's."""
+        return (adaptive_norm, lambda *channels: spectral_norm(
+            nn.Conv2d(*channels, 3, padding=1)),
+                partial(nn.Conv2d, kernel_size=1, bias=False))
+
+    def forward(self, x: Tensor, mask: Tensor, *weights: Tensor) -> Tensor:
+        """Map features (B, C, h, w) to (B, C', h, w).
+
+        Args:
+            x (Tensor): The features.
+            mask (Tensor): The mask, shape (B, M, H, W).
+            *weights (Tensor): What the main way sees in its place, if
+                anything: for SC-GAN those of the candidates, shape
+                (B, n, h, w).
+
+        Returns:
+            Tensor: The features.
+        """
+        seen = weights or (mask, )
+        dx = self.conv_0(_leaky(self.norm_0(x, *seen)), *weights)
+        dx = self.conv_1(_leaky(self.norm_1(dx, *seen)), *weights)
         if self.learned_shortcut:
             x = self.conv_s(self.norm_s(x, mask))
         return x + dx
@@ -349,7 +369,7 @@ class SpatiallyConditionalNorm(nn.Module):
         return (1 + scale) * self.norm(x) + shift
 
 
-class SCResBlock(nn.Module):
+class SCResBlock(SPADEResBlock):
     """Residual block of SC-GAN (Sec. 3.2), the SCB.
 
     As :class:`SPADEResBlock`, but on the main way the weights of the semantic
@@ -357,47 +377,18 @@ class SCResBlock(nn.Module):
     shortcut has SPADE's normalisation and a fixed 3 x 3 kernel.
 
     Args:
-        in_channels (int): Number of channels it takes.
-        out_channels (int): Number of channels it returns; if it is another,
-            the shortcut is learned too.
-        mask_channels (int): Number of channels of the mask.
-        hidden_channels (int): See :class:`SpatiallyAdaptiveNorm`.
+        *args: Arguments of :class:`SPADEResBlock`.
         num_candidates (int): See :class:`SpatiallyConditionalConv`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, mask_channels: int,
-                 hidden_channels: int, num_candidates: int) -> None:
-        super().__init__()
-        middle = min(in_channels, out_channels)
-        self.norm_0 = SpatiallyConditionalNorm(in_channels, num_candidates)
-        self.conv_0 = SpatiallyConditionalConv(in_channels, middle,
-                                               num_candidates)
-        self.norm_1 = SpatiallyConditionalNorm(middle, num_candidates)
-        self.conv_1 = SpatiallyConditionalConv(middle, out_channels,
-                                               num_candidates)
-        self.learned_shortcut = in_channels != out_channels
-        if self.learned_shortcut:
-            self.norm_s = SpatiallyAdaptiveNorm(in_channels, mask_channels,
-                                                hidden_channels)
-            self.conv_s = spectral_norm(
-                nn.Conv2d(in_channels, out_channels, 3, padding=1))
-
-    def forward(self, x: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
-        """Map features (B, C, h, w) to (B, C', h, w).
-
-        Args:
-            x (Tensor): The features.
-            mask (Tensor): The mask, shape (B, M, H, W).
-            weights (Tensor): Of the candidates, shape (B, n, h, w).
-
-        Returns:
-            Tensor: The features.
-        """
-        dx = self.conv_0(_leaky(self.norm_0(x, weights)), weights)
-        dx = self.conv_1(_leaky(self.norm_1(dx, weights)), weights)
-        if self.learned_shortcut:
-            x = self.conv_s(self.norm_s(x, mask))
-        return x + dx
+    @staticmethod
+    def parts(adaptive_norm: Callable[[int], nn.Module],
+              num_candidates: int) -> tuple:
+        """See :meth:`SPADEResBlock.parts`."""
+        norm, conv = (
+            partial(part, num_candidates=num_candidates)
+            for part in (SpatiallyConditionalNorm, SpatiallyConditionalConv))
+        return norm, conv, partial(nn.Conv2d, kernel_size=3, padding=1)
 
 
 class SemanticVectorGenerator(nn.Module):

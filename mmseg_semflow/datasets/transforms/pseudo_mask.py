@@ -48,12 +48,13 @@ class GeneratePseudoMask(BaseTransform):
         Raises:
             ValueError: If a label is neither a class nor void.
         """
-        label_map = results['gt_seg_map']
+        # Flipped ones may be views, which torch does not take.
+        label_map = np.ascontiguousarray(results['gt_seg_map'])
         check_labels(
             torch.from_numpy(label_map), self.codec.num_classes,
             self.codec.ignore_index, results.get('seg_map_path', 'gt_seg_map'))
-        label_map = np.ascontiguousarray(label_map, np.uint8)
-        results['gt_pseudo_mask'] = cv2.applyColorMap(label_map, self._table)
+        results['gt_pseudo_mask'] = cv2.applyColorMap(
+            label_map.astype(np.uint8, copy=False), self._table)
         results['codec'] = self.codec.spec
         return results
 

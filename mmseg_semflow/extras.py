@@ -1,18 +1,21 @@
-"""Errors that say how to have what a compared method needs."""
+"""Errors that say how to have what an extra of the package brings."""
 
 
 class MissingExtraError(ImportError):
-    """A library of the extra ``comparison`` that cannot be imported.
+    """A library of an extra that cannot be imported.
 
     Args:
         who (str): What needs it.
         library (str): Its name.
+        extra (str): The extra that brings it.
         error (ImportError): Why it cannot be imported.
     """
 
-    def __init__(self, who: str, library: str, error: ImportError) -> None:
-        command = "pip install 'mmseg_semflow[comparison]'"
+    def __init__(self, who: str, library: str, extra: str,
+                 error: ImportError) -> None:
+        command = f"pip install 'mmseg_semflow[{extra}]'"
         if library == 'mmagic':
+            # What it requires cannot be installed as it says.
             command += ' and then pip install --no-deps mmagic==1.2.0'
         super().__init__(f'{who} needs {library}, which could not be imported '
                          f'({error}): {command}')

@@ -1,11 +1,15 @@
-"""The web page: its functions, and the page itself in a browser."""
+"""The web page: as a server, and in a browser."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 
 import cv2
 import numpy as np
@@ -13,16 +17,13 @@ import pytest
 from mmengine import Config
 
 from mmseg_semflow.apis import SemFlowInferencer
-from mmseg_semflow.webapp.app import (
-    brush_colors,
-    build_app,
+from mmseg_semflow.webapp.app import build_app
+from mmseg_semflow.webapp.markup import (
+    FILES,
+    brush_colours,
     from_url,
-    legend,
-    overlay,
     paint,
     read_paint,
-    strip,
-    to_url,
 )
 from tiny import META, TEST_PIPELINE, save_checkpoint, segmentor_cfg
 
@@ -31,54 +32,7 @@ CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 FLAGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run '
          '--disable-background-networking --disable-component-update '
          '--disable-sync').split()
-COLORS = brush_colors(META['palette'])
-
-
-def test_brush_colors_are_distinct():
-    palette = [[0, 0, 0], [9, 9, 9], [9, 9, 9], [9, 9, 18], [255, 255, 255]]
-    colors = brush_colors(palette)
-    assert len(np.unique(colors, axis=0)) == len(colors) == 6
-    np.testing.assert_array_equal(colors[[0, 1, 4]], np.array(palette)[[0, 1, 4]])
-    assert brush_colors([[9, 9, 9]])[-1].tolist() == [0, 0, 0]
-
-
-def test_paint_and_back():
-    labels = np.random.default_rng(0).integers(0, 6, (7, 9))
-    labels[labels == 5] = 255
-    picture = paint(labels, COLORS)
-    np.testing.assert_array_equal(picture[labels == 2], [META['palette'][2]] * (
-        labels == 2).sum())
-    blurred = np.clip(picture.astype(int) + [7, 5, -3], 0, 255).astype(np.uint8)
-    for pixels in (picture, blurred, from_url(to_url(picture))):
-        np.testing.assert_array_equal(read_paint(pixels, COLORS, 255), labels)
-
-
-@pytest.mark.parametrize('url', ['', 'data:image/png;base64,', 'base64,AAAA'])
-def test_no_mask(url):
-    with pytest.raises(ValueError, match='there is no mask on the canvas'):
-        from_url(url)
-
-
-def test_overlay_and_legend():
-    image = np.full((2, 4, 3), 100, np.uint8)
-    labels = np.array([[0, 1, 1, 1], [2, 2, 1, 1]])
-    urls = overlay(image, labels, COLORS).split('"')[3::2]
-    for url, picture in zip(urls, (image, paint(labels, COLORS)), strict=True):
-        np.testing.assert_array_equal(from_url(url), picture)
-    names = [f'{name}<' for name in META['classes']]
-    text = legend(labels, names, COLORS)
-    places = [text.index(part) for part in (
-        'b&lt;<small>62.5%', 'c&lt;<small>25.0%', 'a&lt;<small>12.5%')]
-    assert places == sorted(places)
-    assert '#320000' in text and 'd&lt;' not in text
-
-
-def test_strip_names_the_times():
-    text = strip(np.zeros((3, 512, 4, 3), np.uint8), 1, 0)
-    times = [text.index(f't = {t}<') for t in ('1.00', '0.50', '0.00')]
-    assert times == sorted(times)
-    url = text.split('"')[3]
-    assert from_url(url).shape == (256, 2, 3)
+COLOURS = brush_colours(META['palette'])
 
 
 @pytest.fixture(scope='module')
@@ -127,7 +81,7 @@ def address(files):
         assert printed[-1], ''.join(printed)
     yield printed[-1].split()[0] + '/'
     server.send_signal(signal.SIGINT)
-    output = server.communicate(timeout=20)[0]
+    output = server.communicate(timeout=60)[0]
     assert 'KeyboardInterrupt' not in output and 'ASGI' not in output
 
 
@@ -146,9 +100,13 @@ def browser(address, tmp_path_factory):
 
 
 @pytest.fixture
-def page(browser, address):
-    """Open the page, and see in the end that nothing went wrong in it."""
+def page(browser, address, request):
+    """Open the page, and see in the end that nothing went wrong in it.
+
+    Its parameter is the theme that the browser asks for, by default light.
+    """
     page, wrong = browser.new_page(), []
+    page.emulate_media(color_scheme=getattr(request, 'param', 'light'))
     page.set_default_timeout(20_000)
     page.on('pageerror', lambda error: wrong.append(str(error)))
     page.on('console', lambda message: wrong.append(message.text)
@@ -173,7 +131,7 @@ def click(page, name):
 
 
 def labels_on_canvas(page):
-    return read_paint(from_url(page.evaluate('painter.url()')), COLORS, 255)
+    return read_paint(from_url(page.evaluate('painter.url()')), COLOURS, 255)
 
 
 def pictures(page, selector):
@@ -210,7 +168,7 @@ def test_image_to_mask_to_canvas(page, inferencer, tmp_path):
     assert len(np.unique(expected)) > 1
     layers = page.locator('#overlay img')
     expect(layers).to_have_count(2)
-    for i, picture in enumerate((image, paint(expected, COLORS))):
+    for i, picture in enumerate((image, paint(expected, COLOURS))):
         np.testing.assert_array_equal(
             from_url(layers.nth(i).get_attribute('src')), picture)
     expect(layers.last).to_have_css('opacity', '0.6')
@@ -261,7 +219,7 @@ def test_paint_and_synthesize(page, inferencer):
     for seed in (0, 1, 0):
         page.get_by_label('Seed').fill(str(seed))
         page.get_by_label('Seed').blur()
-        click(page, 'Synthesize')
+        click(page, 'Synthesise')
         data, images = pictures(page, '#samples .thumbnail-lg img')
         np.testing.assert_array_equal(
             images,
@@ -295,6 +253,90 @@ def test_masks_from_files(page, tmp_path):
     np.testing.assert_array_equal(labels_on_canvas(page), labels)
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize('width', [1280, 390])
+def test_layout(page, tmp_path, width):
+    """What gradio changes from release to release, and users then see."""
+    page.set_viewport_size(dict(width=width, height=844))
+    cv2.imwrite(str(tmp_path / 'tall.png'), np.full((60, 20, 3), 99, np.uint8))
+    page.set_input_files('#image input[type=file]', tmp_path / 'tall.png')
+    page.get_by_label('number input for Steps').last.fill('60')
+    click(page, 'Segment')
+    page.wait_for_selector('#image-path img')
+    click(page, 'Synthesise')
+    page.wait_for_selector('#mask-path img')
+    assert page.evaluate('document.documentElement.scrollWidth') == width
+
+    frame = page.locator('#overlay').bounding_box()
+    assert frame['width'] >= 300
+    for selector in ('#overlay img', '#overlay label'):
+        inner = page.locator(selector).first.bounding_box()
+        for start, length in (('x', 'width'), ('y', 'height')):
+            assert inner[start] >= frame[start]
+            assert inner[start] + inner[length] <= frame[start] + frame[length]
+    for name in ('Segment', 'Empty mask', 'Upload mask', 'Synthesise', 'Undo'):
+        button = page.get_by_role('button', name=name, exact=True)
+        assert button.bounding_box()['height'] < 45
+    page.set_viewport_size(dict(width=1800, height=844))
+    image, overlay = (
+        page.locator(name).bounding_box() for name in ('#image', '#overlay'))
+    assert image['x'] + overlay['x'] + overlay['width'] == pytest.approx(
+        1800, abs=2)
+
+    # The style sheet: no rule without an element, no unknown declaration.
+    page.get_by_label('Height').fill('0')
+    click(page, 'Empty mask')
+    page.get_by_text('height and width of a mask must be in').wait_for()
+    text = re.sub(r'/[*].*?[*]/', '', (FILES / 'page.css').read_text(), flags=re.S)
+    idle = page.evaluate(
+        """text => {
+            const sheet = new CSSStyleSheet();
+            sheet.replaceSync(text);
+            const flat = rules => [...rules].flatMap(
+                rule => rule.selectorText ?? flat(rule.cssRules));
+            return flat(sheet.cssRules).flatMap(all => all.split(', ')).filter(
+                one => !document.querySelector(one.replace(':hover', '')));
+        }""", text)
+    assert not idle
+    declarations = re.findall(r'([\w-]+):\s*([^;{}]+?)(?: !important)?;', text)
+    assert len(declarations) > 80
+    unknown = page.evaluate(
+        """all => all.filter(([name, value]) => !CSS.supports(name, value) ||
+            [...value.matchAll(/var[(](.*?)[)]/g)].some(
+                found => !getComputedStyle(document.querySelector('.layers'))
+                    .getPropertyValue(found[1])))""", declarations)
+    assert not unknown
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('page', ['light', 'dark'], indirect=True)
+def test_text_can_be_read(page):
+    """All text has the contrast that WCAG asks for, 4.5, in both themes."""
+    found = page.evaluate(
+        """() => [...document.querySelectorAll('h1, h2, p, h2 span, .chip, label')]
+            .map(element => {
+                const colour = getComputedStyle(element).color;
+                while (/, 0[)]|transparent/.test(
+                        getComputedStyle(element).backgroundColor))
+                    element = element.parentElement;
+                return [colour, getComputedStyle(element).backgroundColor];
+            })""")
+    assert len(found) > 15
+
+    def luminance(text):
+        levels = np.array([int(v) for v in re.findall(r'\d+', text)[:3]]) / 255
+        linear = np.where(
+            levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055)**2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    for pair in found:
+        dark, bright = sorted(map(luminance, pair))
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5, pair
+    assert (luminance(found[0][1]) < 0.2) == page.evaluate(
+        'matchMedia("(prefers-color-scheme: dark)").matches')
+
+
+@pytest.mark.process
 def test_listens_on_loopback_alone(address):
     port = int(address.rstrip('/').rpartition(':')[2])
     table = Path('/proc/net/tcp')
@@ -304,3 +346,50 @@ def test_listens_on_loopback_alone(address):
     listening = [row[1] for row in rows if row[3] == '0A']
     assert [place for place in listening
             if place.endswith(f':{port:04X}')] == [f'0100007F:{port:04X}']
+
+
+def ask(address, path, body=None):
+    """Send a request, and return the status and the text of the answer."""
+    request = Request(
+        address + path, body and json.dumps(body).encode(),
+        {'Content-Type': 'application/json'})
+    try:
+        with build_opener(ProxyHandler({})).open(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.process
+def test_files_stay_on_the_machine(address, files):
+    """Neither by their names nor as masks to upload."""
+    secret = files[0].parent / 'secret.png'
+    cv2.imwrite(str(secret), np.zeros((6, 7), np.uint8))
+    for path in (secret, files[0], files[0].name, 'secret.png', ROOT / 'setup.py',
+                 '/etc/passwd', '../secret.png', '..%2F..%2Fetc%2Fpasswd'):
+        for route in ('gradio_api/file=', 'file=', 'static/', 'assets/'):
+            status, text = ask(address, f'{route}{path}')
+            assert status in (403, 404), (route, path, text)
+
+    stolen = dict(path=str(secret), meta={'_type': 'gradio.FileData'})
+    config = json.loads(ask(address, 'config')[1])
+    calls = {event: call['id'] for call in config['dependencies']
+             for _, event in call['targets']}
+    for event, data in dict(upload=[stolen], change=[stolen, 1, 1]).items():
+        session = dict(fn_index=calls[event], session_hash=f'thief-{event}')
+        status, text = ask(
+            address, 'gradio_api/queue/join', dict(session, data=data))
+        assert status == 200, text
+        status, text = ask(
+            address, f'gradio_api/queue/data?session_hash=thief-{event}')
+        done, = [line for line in text.splitlines()
+                 if 'process_completed' in line]
+        assert not json.loads(done[len('data:'):])['success'], done
+        assert 'was not uploaded' in done
+
+
+@pytest.mark.process
+def test_nothing_to_call_from_outside(address):
+    status, text = ask(address, 'gradio_api/info')
+    assert status == 200 and json.loads(text)['named_endpoints'] == {}
+    assert ask(address, 'gradio_api/runs')[0] == 404

@@ -1,0 +1,146 @@
+"""Configs as they are shipped, shrunk in networks and data alone."""
+
+import copy
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from mmengine.utils import import_modules_from_strings
+from mmseg.registry import TRANSFORMS
+
+from tiny import UNET, VAE
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / 'configs'
+# What commands name: each leads to one of the recipes in configs/semflow.
+SHORT_NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
+COMPARED = sorted(
+    f'comparison/{path.stem}' for path in (CONFIGS / 'comparison').glob('*.py'))
+
+
+@cache
+def read(name):
+    """Read a config, not to be changed, without what it imports."""
+    return Config.fromfile(CONFIGS / f'{name}.py', import_custom_modules=False)
+
+
+def load(name):
+    """Give a copy of a config, with its modules imported and mmseg's scope."""
+    cfg = copy.deepcopy(read(name))
+    import_modules_from_strings(**cfg.custom_imports)
+    init_default_scope('mmseg')
+    return cfg
+
+
+def shrink(cfg):
+    """Make networks and pictures tiny, of the same kind."""
+    train_set = cfg.train_dataloader.dataset
+    for dataset in (train_set.get('dataset', train_set),
+                    cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
+        for transform in dataset.pipeline:
+            if 'scale' in transform:
+                transform.scale = (64, 32)
+            if 'crop_size' in transform:
+                transform.crop_size = (32, 32)
+    for part, size in ((cfg.get('synthesis', {}), (32, 64)),
+                       (cfg.model.get('test_cfg', {}), (32, 64)),
+                       (cfg.model.data_preprocessor, (32, 32))):
+        if 'size' in part:
+            part.size = size
+    return shrink_networks(cfg)
+
+
+def shrink_networks(cfg):
+    """Make networks tiny that see and return as many latents as before."""
+    if 'semflow' in cfg.model:
+        semflow = cfg.model.semflow
+        unet = semflow.network.unet
+        semflow.network.update(
+            sd_folder=None,
+            unet=dict(
+                UNET,
+                in_channels=unet.in_channels,
+                out_channels=unet.out_channels))
+        if semflow.autoencoder.type == 'KLAutoencoder':
+            semflow.autoencoder.update(sd_folder=None, vae=VAE)
+    elif 'discriminator' in cfg.model:
+        generator, discriminator = cfg.model.generator, cfg.model.discriminator
+        if 'channels' in generator:
+            generator.channels = [4] * len(generator.channels)
+        else:
+            generator.base_channels = 4
+        discriminator.get('patch', discriminator).base_channels = 4
+    return cfg
+
+
+def on_disk(cfg, root, work_dir):
+    """Let a config find its data in ``root``, and train one iteration."""
+    cfg.work_dir = cfg.experiment_name = str(work_dir)
+    cfg.log_level = 'WARNING'
+    train_set = cfg.train_dataloader.dataset
+    for dataset in (train_set.get('dataset', train_set),
+                    cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
+        dataset.data_root = str(root)
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].update(
+            num_workers=0, persistent_workers=False)
+    cfg.train_cfg.update(max_iters=1, val_interval=1)
+    return cfg
+
+
+def fake_pair(folder, num_classes):
+    """Write an image and its labels, 96 x 120, and what a dataset says of it."""
+    rng = np.random.default_rng(0)
+    cv2.imwrite(str(folder / 'a.png'), rng.integers(0, 256, (96, 120, 3)))
+    labels = rng.integers(0, num_classes, (96, 120), dtype=np.uint8)
+    cv2.imwrite(str(folder / 'a_labels.png'), labels)
+    return dict(
+        img_path=str(folder / 'a.png'),
+        seg_map_path=str(folder / 'a_labels.png'),
+        reduce_zero_label=False,
+        label_map=None,
+        seg_fields=[])
+
+
+def batch_of(loader, folder, num_classes, count=1):
+    """Make a batch of fake pairs by the pipeline of a loader."""
+    dataset = loader.dataset
+    data = dict(inputs=[], data_samples=[])
+    for _ in range(count):
+        results = fake_pair(folder, num_classes)
+        for transform in dataset.get('dataset', dataset).pipeline:
+            results = TRANSFORMS.build(transform)(results)
+        for key, values in data.items():
+            values.append(results[key])
+    return data
+
+
+def factor(parts, step):
+    """Give the factor of the rate at a step: mmengine's LinearLR, closed form."""
+    product = 1.
+    for part in parts:
+        assert part.type == 'LinearLR' and not part.by_epoch
+        start, end = part.get('start_factor', 1 / 3), part.get('end_factor', 1.)
+        total = part.end - part.begin - 1
+        if step >= part.begin:
+            done = min(step - part.begin, total) / total
+            product *= start + (end - start) * done
+    return product
+
+
+def stepped_factors(parts, steps):
+    """Give the factors of the rate as mmengine's schedulers set them."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.)
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(part, optimizer=optimizer))
+        for part in parts
+    ]
+    for _ in range(steps):
+        yield optimizer.param_groups[0]['lr']
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
