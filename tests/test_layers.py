@@ -124,6 +124,8 @@ def test_the_core_needs_no_extra_and_leaves_its_surroundings():
         for key in ('PATH', 'HOME', 'PYTHONPATH', 'LD_LIBRARY_PATH')
         if key in os.environ
     }
+    # mmsegmentation sets this one whenever it is imported.
+    environ['TOKENIZERS_PARALLELISM'] = 'false'
     done = subprocess.run([
         sys.executable, '-W', 'ignore', '-c', """
 import os
