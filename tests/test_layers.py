@@ -1,6 +1,7 @@
 """Who may import what: the layers of the package."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,14 @@ def test_imports(path):
 @pytest.mark.process
 def test_the_core_needs_no_extra_and_leaves_its_surroundings():
     """Without the extras all imports work, and asking for one names it."""
+    # Not what this process imported, which might have set the rest.
+    environ = {
+        key: os.environ[key]
+        for key in ('PATH', 'HOME', 'PYTHONPATH', 'LD_LIBRARY_PATH')
+        if key in os.environ
+    }
+    # mmsegmentation sets this one whenever it is imported.
+    environ['TOKENIZERS_PARALLELISM'] = 'false'
     done = subprocess.run([
         sys.executable, '-W', 'ignore', '-c', """
 import os
@@ -164,7 +173,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    ], capture_output=True, text=True)
+    ], capture_output=True, text=True, env=environ)
     assert done.returncode == 0, done.stderr
     assert "pip install 'mmseg_semflow[demo]'" in done.stdout
     assert 'pip install --no-deps mmagic==1.2.0' in done.stdout

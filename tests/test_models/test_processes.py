@@ -9,6 +9,7 @@ from torch import nn
 
 from mmseg_semflow.flow import seeded_generator, tile_network, uniform_times
 from mmseg_semflow.networks import build_scheduler, steps_of
+from mmseg_semflow.pixels import to_uint8
 from mmseg_semflow.synthesis import Synthesizer
 from tiny import (
     CODEC,
@@ -696,6 +697,10 @@ def test_masks_depend_on_the_seed_and_not_on_the_batch(name, solver):
     torch.manual_seed(2)
     alone = torch.cat([labels_of(model, image[None]) for image in images])
     assert torch.equal(together, alone)
+    # The noise of an image is that of its pixels.
+    expected = model.semflow.image_to_mask(images, 3, solver, generators=[
+        seeded_generator(0, 0, to_uint8(image)) for image in images])
+    assert torch.equal(model.predict_pseudo_mask(images), expected)
     model.test_cfg.seed = 1
     assert not torch.equal(together, labels_of(model, images))
 

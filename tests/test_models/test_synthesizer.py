@@ -5,7 +5,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmseg_semflow.flow import PseudoMaskCodec, uniform_times
+from mmseg_semflow.flow import PseudoMaskCodec, seeded_generator, uniform_times
 from mmseg_semflow.pixels import to_uint8
 from mmseg_semflow.synthesis import Synthesizer
 from tiny import CODEC, process_cfg, semflow_cfg
@@ -116,10 +116,17 @@ def test_odd_sizes_are_padded_and_cropped(semflow):
     assert torch.equal(synthesizer(labels(9, 13))[0], expected)
 
 
-def test_it_is_the_reverse_flow_of_the_perturbed_mask(semflow):
-    synthesizer = Synthesizer(semflow, 4, 'heun', seed=3)
-    expected = semflow.transport(
-        synthesizer.perturbed(labels(), 2), uniform_times(4, 1., 0.), 'heun')
+@pytest.mark.parametrize('name, solver', [
+    ('semflow', 'heun'), ('symmflow', 'heun'), ('bbdm', 'bridge')])
+def test_it_is_the_reverse_flow_of_the_perturbed_mask(name, solver):
+    """With the noise, where there is any, of the mask, seed and number."""
+    model = MODELS.build(semflow_cfg(**process_cfg(name))).eval()
+    nn.init.normal_(model.network.unet.conv_out.weight, std=0.3)
+    synthesizer = Synthesizer(model, 4, solver, seed=3)
+    pseudo_mask = synthesizer.perturbed(labels(), 2)
+    expected = model.transport(
+        pseudo_mask, uniform_times(4, 1., 0.), solver,
+        generators=[seeded_generator(3, 2, to_uint8(pseudo_mask))])
     assert torch.equal(synthesizer.synthesize([(labels(), 2)])[0],
                        to_uint8(expected)[0])
 
