@@ -26,6 +26,7 @@ from _options import add_cfg_options, read_config
 from mmseg_semflow.apis import load_model
 from mmseg_semflow.apis.sweep import StepSweep
 from mmseg_semflow.safe_loading import load_from_local
+from tiny import UNET, VAE
 
 ROOT = Path(__file__).parents[1]
 TOOLS = sorted(
@@ -95,7 +96,7 @@ def run_runner(tool, *args, cwd):
         f'visualizer.name={name}', cwd=cwd)
 
 
-def call(*command, cwd, **env):
+def call(*command, cwd, fails=False, **env):
     """Run a command in a process of its own; return what it prints."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
@@ -107,7 +108,7 @@ def call(*command, cwd, **env):
     done = subprocess.run([str(part) for part in command],
                           cwd=cwd, env=env, text=True, timeout=300,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert (done.returncode != 0) == fails, done.stdout[-3000:]
     return done.stdout
 
 
@@ -351,6 +352,24 @@ def test_train_and_resume(trained, folder):
     assert settings['optim_wrapper.type'] == "'AutocastOptimWrapper'"
 
 
+@pytest.mark.parametrize('content', ['', 'work_flexible/iter_9.pth'])
+def test_a_torn_pointer_and_the_flexible_runner(folder, content):
+    """mmengine reads ``last_checkpoint`` before any hook of it can look."""
+    flexible = (*PLAIN, 'runner_type=FlexibleRunner', 'work_dir=work_flexible',
+                'strategy.type=SingleDeviceStrategy')
+    # mmengine's EMAHook cannot resume there.
+    (folder / 'flexible.py').write_text("_base_ = './small.py'\ncustom_hooks = []\n")
+    if not (folder / 'work_flexible').exists():
+        run_runner('train.py', 'flexible.py', *flexible, 'train_cfg.max_iters=2',
+                   'train_cfg.val_interval=2', cwd=folder)
+    (folder / 'work_flexible/iter_4.pth').unlink(missing_ok=True)
+    (folder / 'work_flexible/last_checkpoint').write_text(content)
+    said = run_runner('train.py', 'flexible.py', '--resume', *flexible, cwd=folder)
+    assert 'work_flexible/iter_2.pth is the newest complete checkpoint' in said
+    assert 'resumed epoch: 0, iter: 2' in said
+    assert (folder / 'work_flexible/iter_4.pth').is_file()
+
+
 def test_work_dir(tmp_path, monkeypatch):
     """From the command line, else of the config, else after its name."""
     tool = runpy.run_path(str(ROOT / 'tools/train.py'))
@@ -536,6 +555,45 @@ def test_two_processes(config, tmp_path, monkeypatch):
     row, = sweep.rows([sweep.synthesis['num_steps']], ['euler'])
     for name in ('mask_mIoU', 'mask_aAcc', 'diversity', 'brightness'):
         assert figure(name, trained) == pytest.approx(row[name], abs=1e-3), name
+
+
+@pytest.mark.process
+def test_what_is_missing_is_said_once_and_last(tmp_path):
+    """The first line of the README for 8 GPUs, without data and weights."""
+    (tmp_path / 'config.py').write_text(f'''
+_base_ = '{ROOT}/configs/semflow_cityscapes.py'
+model = dict(semflow=dict(
+    network=dict(unet=dict(_delete_=True, **{UNET})),
+    autoencoder=dict(vae=dict(_delete_=True, **{VAE}))))
+''')
+    said = call(ROOT / 'tools/dist_train.sh', 'config.py', 2, cwd=tmp_path,
+                fails=True)
+    last = said.strip().splitlines()[-4:]
+    assert last[0].startswith('error: CheckedCityscapesDataset finds no pair')
+    assert last[1].startswith('expected: ') and last[2].startswith('found: ')
+    assert last[3] == ('To see at once what else is missing: python '
+                       f'{ROOT}/tools/check_setup.py config.py --gpus 2')
+    for line in last:
+        assert said.count(line) == 1
+
+
+def test_a_line_is_left_for_the_launcher(monkeypatch, tmp_path):
+    """By the first process; another line is said by its own process."""
+    def fail():
+        raise ValueError(reason)
+
+    def fails():
+        with pytest.raises(SystemExit) as end:
+            _startup.run(fail)
+        return end.value.code
+
+    monkeypatch.setenv('SEMFLOW_ERROR_FILE', str(tmp_path / 'error'))
+    reason = 'no data'
+    assert fails() == 1 and fails() == 1
+    assert (tmp_path / 'error').read_text() == 'error: no data\n'
+    reason = 'no space'
+    assert fails() == 'error: no space'
+    assert (tmp_path / 'error').read_text() == 'error: no data\n'
 
 
 @pytest.mark.process

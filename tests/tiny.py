@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections import OrderedDict
 
 import cv2
 import mmengine.registry
@@ -12,6 +13,7 @@ from mmengine import Config
 from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -340,3 +342,41 @@ def write_sd_folder(folder, safetensors=True, unet=UNET, vae=VAE, width=16):
     text_encoder(width).save_pretrained(folder / 'text_encoder', **options)
     write_tokenizer(folder / 'tokenizer')
     return folder
+
+
+def write_deepspeed(weights, path):
+    """Write what DeepSpeed 0.12 to 0.16 with ZeRO-2 writes of a model."""
+    shapes = OrderedDict((k, v.shape) for k, v in weights.items())
+    torch.save(
+        dict(
+            module=OrderedDict(
+                (k, v.to(torch.bfloat16)) for k, v in weights.items()),
+            buffer_names=[],
+            optimizer=None,
+            param_shapes=[shapes],
+            frozen_param_shapes=None,
+            shared_params={},
+            frozen_param_fragments=None,
+            lr_scheduler=dict(last_epoch=8, _last_lr=[2e-5]),
+            data_sampler=None,
+            random_ltd=None,
+            sparse_tensor_module_names=set(),
+            skipped_steps=0,
+            global_steps=8,
+            global_samples=2048,
+            dp_world_size=8,
+            mp_world_size=1,
+            ds_config=dict(
+                bf16=dict(enabled=True), zero_optimization=dict(stage=2),
+                gradient_clipping=1., train_batch_size='auto'),
+            ds_version='0.14.2'), path)
+
+
+# What the training of the paper's authors writes of its UNet, by name.
+RELEASED = {
+    'face.pt': torch.save,
+    'model.safetensors': save_file,
+    'mp_rank_00_model_states.pt': write_deepspeed,
+    'of_ddp.pt': lambda weights, path: torch.save(
+        {f'module.{k}': v for k, v in weights.items()}, path)
+}

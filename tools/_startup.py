@@ -112,7 +112,9 @@ def run(main: Callable[[], None],
         main (Callable): The tool.
         errors (Tuple[Type[Exception], ...]): What a config, a file or an
             argument can cause. Defaults to ValueError and OSError. With the
-            variable ``SEMFLOW_TRACE`` set, traces are printed besides.
+            variable ``SEMFLOW_TRACE`` set, traces are printed besides. Under
+            a launcher of many processes, ``SEMFLOW_ERROR_FILE`` is where to
+            leave the line; the launcher's script prints it last.
         interrupted (str): What to say after Ctrl-C. Defaults to nothing.
 
     Raises:
@@ -124,9 +126,24 @@ def run(main: Callable[[], None],
         if os.environ.get('SEMFLOW_TRACE'):
             traceback.print_exc()
         print(flush=True)  # ends the line of a progress bar
-        sys.exit(f'error: {_message(error)}')
+        _stop(f'error: {_message(error)}')
     except KeyboardInterrupt:
         sys.exit(f'\ninterrupted{interrupted and f": {interrupted}"}')
+
+
+def _stop(line: str) -> None:
+    """Exit with a line, said once by all processes of a launcher."""
+    path = os.environ.get('SEMFLOW_ERROR_FILE')
+    if not path:
+        sys.exit(line)
+    try:
+        with open(path, 'x') as file:
+            print(line, file=file)
+    except FileExistsError:
+        with open(path) as file:
+            if file.read().strip() not in ('', line):
+                sys.exit(line)
+    sys.exit(1)
 
 
 def _message(error: Exception) -> str:

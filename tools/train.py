@@ -47,12 +47,22 @@ def main() -> None:
         # Before mmsegmentation, for which it supplies what is missing.
         import mmseg_semflow.runtime  # noqa: F401
         cfg = runner_config(args)
-        from mmengine.runner import Runner
+        from mmengine.runner import FlexibleRunner, Runner
         from mmseg.registry import RUNNERS
+
+        from mmseg_semflow.engine import SafeCheckpointHook
     if args.amp:
         use_mixed_precision(cfg)
     cfg.resume = args.resume
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if 'runner_type' not in cfg:
+        runner = Runner.from_cfg(cfg)
+    else:
+        runner = RUNNERS.build(cfg)
+    if isinstance(runner, FlexibleRunner):
+        # It reads `last_checkpoint` before it calls a hook.
+        for hook in runner.hooks:
+            if isinstance(hook, SafeCheckpointHook):
+                hook.before_run(runner)
     runner.train()
 
 

@@ -14,6 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmseg.utils.tokenizer import SimpleTokenizer
 
 from mmseg_semflow.files import written_whole
+from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.models.checkpoint_guard import PREFIX, weights_of
 from mmseg_semflow.networks.diffusers_folder import (
     fill_model,
@@ -26,6 +27,8 @@ from mmseg_semflow.networks.diffusers_folder import (
 from .loading import ConfigType, meta_of_dataset, name_of, read_config
 
 PathLike = Union[str, Path]
+# 0.1 (rand - 0.5) on [-1, 1] in the authors' code; their paper says 6.
+RELEASED_AMPLITUDE = 0.1 * 0.5 * 127.5
 
 
 def _appearing(out: PathLike, overwrite: bool) -> ContextManager[Path]:
@@ -133,27 +136,42 @@ def released_to_checkpoint(config: ConfigType,
                            weights: PathLike,
                            out: PathLike,
                            sd_folder: Optional[PathLike] = None,
-                           overwrite: bool = False) -> None:
+                           overwrite: bool = False,
+                           amplitude: float = RELEASED_AMPLITUDE) -> None:
     """Convert the UNet that the paper's authors release to a checkpoint.
 
     Args:
         config (str | Path | Config): The config for the checkpoint, with the
             codec that the UNet was trained with.
-        weights (str | Path): The UNet's state dict, ``face.pt``.
+        weights (str | Path): The UNet's weights: ``face.pt``,
+            ``checkpoint-N/model.safetensors`` or DeepSpeed's
+            ``mp_rank_00_model_states.pt``.
         out (str | Path): The checkpoint to write.
         sd_folder (str | Path, optional): The Stable Diffusion folder with
             the VAE and the text encoder. Defaults to None, that of the
             config.
         overwrite (bool): Whether to replace ``out``. Defaults to False.
+        amplitude (float): Of the perturbation that the UNet was trained with,
+            in 8-bit levels. Defaults to that of the authors' code, 6.375.
 
     Raises:
         FileNotFoundError: If the weights or the folder are not there.
         FileExistsError: If there is something at ``out``.
-        ValueError: If the config does not name a folder, or does not fit.
+        ValueError: If the config does not name a folder, does not fit, or has
+            another amplitude.
     """
     cfg = read_config(config)
     _check_vae(cfg, "the authors' UNet")
     semflow = copy.deepcopy(cfg.model.semflow)
+    configured = PseudoMaskCodec(**semflow.codec).amplitude
+    if configured != amplitude:
+        raise ValueError(
+            f"the authors' code trains with an amplitude of {amplitude:g} levels, "
+            f'but {name_of(cfg)} has model.semflow.codec.amplitude='
+            f'{configured:g}, and synthesis must perturb as training did: take '
+            'configs/semflow_celebamask_hq_released.py or a config of your own '
+            f'with amplitude={amplitude:g}; or, where the UNet was trained with '
+            'another amplitude than theirs, say so (--amplitude)')
     sd_folder = sd_folder or semflow.network.get('sd_folder')
     if not sd_folder:
         raise ValueError(

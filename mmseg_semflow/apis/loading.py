@@ -117,6 +117,12 @@ def meta_of_dataset(cfg: Config) -> dict:
         does not say.
     """
     dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    dataset_class = DATASETS.get(dataset.get('type', ''))
-    return {**getattr(dataset_class, 'METAINFO', {}),
-            **dataset.get('metainfo', {})}
+    while 'dataset' in dataset:  # a wrapper
+        dataset = dataset.dataset
+    if 'type' not in dataset:
+        return {}
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    # The dataset itself says it, without reading a file: the config may choose
+    # among its classes.
+    return DATASETS.build(
+        dict(dataset, pipeline=[], lazy_init=True)).metainfo

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Dict, List, Union
 
-import cv2
+import mmcv
 import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
@@ -56,7 +56,7 @@ def convert_celebamask_hq(source: Union[str, Path],
 
     Where masks of parts overlap, the class with the larger index wins: parts
     are painted in the order of the classes. Images are reduced to the size of
-    the masks, 512x512. The splits are those of CelebA, as
+    the masks, 512x512, as the recipes resize (Pillow, bicubic). The splits are those of CelebA, as
     ``CelebA-HQ-to-CelebA-mapping.txt`` tells them.
 
     Files that are already there are kept, so that an interrupted conversion
@@ -156,8 +156,8 @@ def _targets(out: Path, index: int) -> List[Path]:
 def _convert(source: Path, out: Path, index: int) -> None:
     labels = merge_parts(source / 'CelebAMask-HQ-mask-anno', index)
     image = read_pixels(source / f'CelebA-HQ-img/{index}.jpg')
-    image = cv2.resize(
-        image, labels.shape[::-1], interpolation=cv2.INTER_AREA)
+    image = mmcv.imresize(
+        image, labels.shape[::-1], interpolation='bicubic', backend='pillow')
     for path, pixels in zip(
             _targets(out, index), (image, labels), strict=True):
         write_pixels(path, pixels)

@@ -48,14 +48,15 @@ class SafeCheckpointHook(CheckpointHook):
             folder = Path(self.out_dir, folder.name)
         pointer = Path(runner.work_dir, 'last_checkpoint')
         named = pointer.read_text().strip() if pointer.is_file() else ''
-        # A folder is a checkpoint of DeepSpeed, which writes it itself.
+        # A folder is a checkpoint of DeepSpeed, which writes it itself. It is
+        # complete where it is named, and where its name was being written.
         if named and Path(named).is_dir():
             return
         before, after = map(re.escape, self.filename_tmpl.split('{}'))
         complete = sorted(
             (path for path in folder.glob('*')
              if re.fullmatch(f'{before}[0-9]+{after}', path.name)
-             and zipfile.is_zipfile(path)),
+             and (zipfile.is_zipfile(path) or path.is_dir())),
             key=lambda path: path.stat().st_mtime_ns)
         if complete and Path(named) != complete[-1]:
             runner.logger.warning(

@@ -201,7 +201,10 @@ def read_weights(path: PathLike) -> Dict[str, Tensor]:
 
     Args:
         path (str | Path): A safetensors file, or a pickled state dict or
-            checkpoint, whose ``state_dict`` is taken.
+            checkpoint, whose ``state_dict`` is taken, or ``module``, as
+            DeepSpeed's ``mp_rank_00_model_states.pt`` has it. What
+            ``DistributedDataParallel`` puts before names, ``module.``, is
+            taken off.
 
     Returns:
         Dict[str, Tensor]: The weights, on the CPU.
@@ -214,19 +217,25 @@ def read_weights(path: PathLike) -> Dict[str, Tensor]:
         raise FileNotFoundError(f'{path} is not a file of weights')
     if Path(path).suffix == '.safetensors':
         try:
-            return safetensors.torch.load_file(path)
+            weights = safetensors.torch.load_file(path)
         except SafetensorError as error:
             raise ValueError(f'{path} cannot be read: it is truncated or no '
                              f'safetensors file ({error})') from error
-    checkpoint = load_from_local(str(path))
-    weights = checkpoint
-    if isinstance(checkpoint, dict):
-        weights = checkpoint.get('state_dict', checkpoint)
+    else:
+        weights = load_from_local(str(path))
+        if isinstance(weights, dict):
+            weights = weights.get('state_dict', weights.get('module', weights))
     if not isinstance(weights, dict) or not all(
             isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f'{path} is no state dict: it must map names to '
-                         'tensors, by itself or under the key state_dict')
-    return weights
+                         'tensors, by itself or under the key state_dict, or '
+                         "module in a file of DeepSpeed's states of the model")
+    if weights and not any(value.numel() for value in weights.values()):
+        raise ValueError(
+            f'{path} holds no values: DeepSpeed with ZeRO-3 left them in '
+            'several files. Its zero_to_fp32.py, which lies beside them, '
+            'makes one of them')
+    return {key.removeprefix('module.'): value for key, value in weights.items()}
 
 
 def load_unet_file(unet: 'UNet2DConditionModel', path: PathLike) -> None:

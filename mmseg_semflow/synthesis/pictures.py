@@ -57,7 +57,7 @@ def read_label_map(mask: Union[str, Path, np.ndarray],
     Args:
         mask (str | Path | np.ndarray): A label map, (H, W), gray or with a
             colour table; or, with ``palette``, a coloured one, RGB,
-            (H, W, 3).
+            (H, W, 3), or with a colour table.
         codec (PseudoMaskCodec): Knows the number of classes and void.
         palette (Sequence[Sequence[int]], optional): RGB colour of each class.
             Black, if no class has it, is void. Defaults to None.
@@ -69,8 +69,8 @@ def read_label_map(mask: Union[str, Path, np.ndarray],
         (H, W).
 
     Raises:
-        ValueError: If it cannot be read, is coloured without a palette, or
-            has an unknown label or colour. The file is named.
+        ValueError: If it cannot be read, is coloured without a palette, is
+            none in spite of one, or has an unknown label or colour. The file is named.
     """
     name, pixels = 'the mask', mask
     if not isinstance(mask, np.ndarray):
@@ -78,6 +78,10 @@ def read_label_map(mask: Union[str, Path, np.ndarray],
     if not np.issubdtype(pixels.dtype, np.integer):
         raise ValueError(f'{name} must hold whole numbers, but got '
                          f'{pixels.dtype}')
+    if pixels.ndim == 2 and palette is not None:
+        raise ValueError(
+            f'{name} is a label map, of one channel, but a palette is for '
+            'coloured masks: leave it out (--palette)')
     if pixels.ndim == 2:
         labels = found = pixels.astype(np.int64)
         if reduce_zero_label:

@@ -196,7 +196,7 @@ def test_the_released_unet(config, tmp_path, run):
     sd_folder = write_sd_folder(tmp_path / 'sd')
     out = tmp_path / 'out/face.pth'
     done = run('released2semflow', config, tmp_path / 'face.pt', out,
-               '--sd-folder', sd_folder)
+               '--sd-folder', sd_folder, '--amplitude', 6)
     assert f'wrote {out}' in done
     model = MODELS.build(model_cfg())
     checkpoint = torch.load(out, weights_only=True)
@@ -216,7 +216,8 @@ def test_the_released_unet(config, tmp_path, run):
 
 def test_the_released_unet_needs_a_folder(config, tmp_path):
     with pytest.raises(ValueError, match='config.py has no sd_folder'):
-        conversion.released_to_checkpoint(config, 'face.pt', tmp_path / 'out')
+        conversion.released_to_checkpoint(
+            config, 'face.pt', tmp_path / 'out', amplitude=6)
     with pytest.raises(ValueError, match="needs .*type='KLAutoencoder'.* the config"):
         conversion.released_to_checkpoint(
             config_of(**PATCHES), 'face.pt', tmp_path / 'out')

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextModel
 
 from mmseg_semflow.networks.pretrained import encode_null_prompt
-from tiny import UNET, VAE, write_sd_folder
+from tiny import RELEASED, UNET, VAE, write_deepspeed, write_sd_folder
 
 
 @pytest.fixture(scope='module')
@@ -64,15 +64,27 @@ def test_null_prompt_is_bos_and_padding(sd_folder):
     torch.testing.assert_close(encoder(ids)[0], encode_null_prompt(sd_folder))
 
 
-def test_released_unet_weights(tmp_path, sd_folder):
+@pytest.mark.parametrize('name, write', RELEASED.items())
+def test_files_that_the_released_code_writes(tmp_path, sd_folder, name, write):
     source = UNet2DConditionModel(**UNET).state_dict()
-    torch.save(source, tmp_path / 'face.pt')
+    write(source, tmp_path / name)
     net = build_unet(
-        sd_folder=str(sd_folder), unet_weights=str(tmp_path / 'face.pt'))
+        sd_folder=str(sd_folder), unet_weights=str(tmp_path / name))
     net.init_weights()
+    rounded = torch.bfloat16 if name.startswith('mp_rank') else torch.float32
     for key, value in source.items():
-        assert torch.equal(net.unet.state_dict()[key], value), key
+        found = net.unet.state_dict()[key]
+        assert torch.equal(found, value.to(rounded).float()), key
     assert net.null_prompt.any()
+
+
+def test_a_file_of_zero_3_holds_no_values(tmp_path):
+    weights = UNet2DConditionModel(**UNET).state_dict()
+    write_deepspeed({k: v[:0] for k, v in weights.items()},
+                    tmp_path / 'mp_rank_00_model_states.pt')
+    net = build_unet(unet_weights=str(tmp_path / 'mp_rank_00_model_states.pt'))
+    with pytest.raises(ValueError, match=r'states.pt holds no values.* zero_to_fp32'):
+        net.init_weights()
 
 
 @pytest.mark.parametrize('name', ['network', 'velocity_net'])

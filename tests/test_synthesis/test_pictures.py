@@ -105,6 +105,13 @@ def test_unknown_colour_names_file_and_value(tmp_path):
         read_label_map(tmp_path / 'a.png', CODEC5, PALETTE)
 
 
+def test_a_label_map_with_a_palette(tmp_path):
+    """It is not taken for what it is, silently: it may be the wrong file."""
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / 'a.png')
+    with pytest.raises(ValueError, match='a.png is a label map.* leave it out'):
+        read_label_map(tmp_path / 'a.png', CODEC5, PALETTE)
+
+
 def test_coloured_mask_without_palette(tmp_path):
     Image.fromarray(coloured(LABELS)).save(tmp_path / 'a.png')
     with pytest.raises(ValueError, match='a.png is a coloured .* give a palette'):

@@ -2,7 +2,7 @@
 
 Example:
     python tools/model_converters/released2semflow.py \
-        configs/semflow_celebamask_hq.py face.pt semflow_celebamask_hq.pth
+        configs/semflow_celebamask_hq_released.py face.pt face.pth
 """
 
 import argparse
@@ -22,6 +22,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('src', help="the authors' file, for example face.pt")
     parser.add_argument('dst', help='the checkpoint to write')
     parser.add_argument(
+        '--amplitude', type=float,
+        help="of the training's perturbation, in 8-bit levels; default: that of "
+        "the authors' code, 6.375")
+    parser.add_argument(
         '--sd-folder',
         help='Stable Diffusion 1.5, for the VAE and the null prompt; default: '
         'that of the config')
@@ -34,9 +38,13 @@ def main() -> None:
     """Run the tool."""
     args = parse_args()
     with imports():
-        from mmseg_semflow.apis.checkpoint_conversion import released_to_checkpoint
+        from mmseg_semflow.apis.checkpoint_conversion import (
+            RELEASED_AMPLITUDE,
+            released_to_checkpoint,
+        )
+    amplitude = RELEASED_AMPLITUDE if args.amplitude is None else args.amplitude
     released_to_checkpoint(args.config, args.src, args.dst, args.sd_folder,
-                           args.overwrite)
+                           args.overwrite, amplitude)
     print(f'wrote {args.dst}')
 
 

@@ -3,18 +3,22 @@ dataset_type = 'CelebAMaskHQDataset'
 data_root = 'data/celebamask_hq'
 codec = dict(num_classes=19, divisions=6, spacing=50, amplitude=6)
 scale = (512, 512)
+# By Pillow and bicubic, as in the released code; labels stay nearest.
+resize = dict(
+    type='Resize', scale=scale, keep_ratio=False, backend='pillow',
+    interpolation='bicubic')
 # What a mirror image swaps: l_eye and r_eye, l_brow and r_brow, l_ear and r_ear.
 swap_seg_labels = [(4, 5), (6, 7), (8, 9)]
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='Resize', scale=scale, keep_ratio=False),
+    resize,
     dict(type='RandomFlip', prob=0.5, swap_seg_labels=swap_seg_labels),
     dict(type='PackSegInputs')
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=scale, keep_ratio=False),
+    resize,
     # After Resize: the prediction is brought to the size of the labels.
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs')
@@ -26,8 +30,8 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[[
-            dict(type='Resize', scale=scale, keep_ratio=False),
-            dict(type='Resize', scale=(640, 640), keep_ratio=False)
+            resize,
+            dict(resize, scale=(640, 640))
         ], [dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]])
 ]
 data_prefix = dict(img_path='img_dir', seg_map_path='ann_dir')

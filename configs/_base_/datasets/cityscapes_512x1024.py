@@ -3,16 +3,20 @@ _base_ = 'mmseg::_base_/datasets/cityscapes.py'
 dataset_type = 'CheckedCityscapesDataset'
 codec = dict(num_classes=19, divisions=6, spacing=50, amplitude=6)
 scale = (1024, 512)
+# By Pillow and bicubic, as in the released code; labels stay nearest.
+resize = dict(
+    type='Resize', scale=scale, keep_ratio=False, backend='pillow',
+    interpolation='bicubic')
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='Resize', scale=scale, keep_ratio=False),
+    resize,
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs')
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=scale, keep_ratio=False),
+    resize,
     # After Resize: the prediction is brought to the size of the labels.
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs')
@@ -21,7 +25,7 @@ tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
         type='TestTimeAug',
-        transforms=[[dict(type='Resize', scale=scale, keep_ratio=False)],
+        transforms=[[resize],
                     [
                         dict(type='RandomFlip', prob=0.),
                         dict(type='RandomFlip', prob=1.)

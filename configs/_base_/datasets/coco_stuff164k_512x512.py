@@ -4,11 +4,15 @@ dataset_type = 'CheckedCOCOStuffDataset'
 # 171 of the 6^3 = 216 colours that Eq. 7 has.
 codec = dict(num_classes=171, divisions=6, spacing=50, amplitude=6)
 crop_size = (512, 512)
+# By Pillow and bicubic, as in the released code; labels stay nearest.
+resize = dict(
+    type='Resize', scale=crop_size, keep_ratio=False, backend='pillow',
+    interpolation='bicubic')
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     # The shorter side becomes that of the crop: a square as large as fits.
-    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+    dict(resize, scale=(2048, 512), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs')
@@ -17,7 +21,7 @@ train_pipeline = [
 # have one size then, and predictions are brought to that of the labels.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=crop_size, keep_ratio=False),
+    resize,
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs')
 ]
@@ -25,7 +29,7 @@ tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
         type='TestTimeAug',
-        transforms=[[dict(type='Resize', scale=crop_size, keep_ratio=False)],
+        transforms=[[resize],
                     [
                         dict(type='RandomFlip', prob=0.),
                         dict(type='RandomFlip', prob=1.)

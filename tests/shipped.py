@@ -14,7 +14,7 @@ from mmseg.registry import TRANSFORMS
 
 from tiny import UNET, VAE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
 # What commands name: each leads to one of the recipes in configs/semflow.
 SHORT_NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
