@@ -10,6 +10,7 @@ from mmseg.apis import MMSegInferencer
 from mmseg.registry import TRANSFORMS
 from mmseg.utils import get_classes
 from PIL import Image
+from shipped import COMPARED, SHORT_NAMES, load, on_disk, shrink
 from tool_calls import call_tool  # noqa: F401
 
 from layouts import LAYOUTS
@@ -18,7 +19,6 @@ from mmseg_semflow.apis import checkpoint_conversion as conversion
 from mmseg_semflow.apis.loading import meta_of_dataset
 from mmseg_semflow.datasets.celebamask_hq import CelebAMaskHQDataset
 from mmseg_semflow.safe_loading import load_from_local
-from shipped import COMPARED, SHORT_NAMES, load, on_disk, shrink
 from tiny import RELEASED, UNET, VAE, write_sd_folder
 
 FACES = CelebAMaskHQDataset.METAINFO
@@ -72,6 +72,7 @@ def folder(tmp_path_factory):
         if 'generator' in short:
             cfg.model.semflow.codec.amplitude = 6.375
         cfg.log_level = 'INFO'
+        cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
         cfg.experiment_name = cfg.visualizer.name = short
         cfg.dump(folder / f'{short}.py')
     return folder

@@ -354,7 +354,7 @@ def test_train_and_resume(trained, folder):
 
 @pytest.mark.parametrize('content', ['', 'work_flexible/iter_9.pth'])
 def test_a_torn_pointer_and_the_flexible_runner(folder, content):
-    """mmengine reads ``last_checkpoint`` before any hook of it can look."""
+    """It reads ``last_checkpoint`` before any hook can look."""
     flexible = (*PLAIN, 'runner_type=FlexibleRunner', 'work_dir=work_flexible',
                 'strategy.type=SingleDeviceStrategy')
     # mmengine's EMAHook cannot resume there.

@@ -56,8 +56,8 @@ def convert_celebamask_hq(source: Union[str, Path],
 
     Where masks of parts overlap, the class with the larger index wins: parts
     are painted in the order of the classes. Images are reduced to the size of
-    the masks, 512x512, as the recipes resize (Pillow, bicubic). The splits are those of CelebA, as
-    ``CelebA-HQ-to-CelebA-mapping.txt`` tells them.
+    the masks, 512x512, as the recipes resize (Pillow, bicubic). The splits
+    are those of CelebA, as ``CelebA-HQ-to-CelebA-mapping.txt`` tells them.
 
     Files that are already there are kept, so that an interrupted conversion
     can be continued; every file appears complete or not at all, the lists of
