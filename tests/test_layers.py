@@ -65,7 +65,7 @@ ALLOWED = {
         'models', 'pixels', 'synthesis', 'comparison'
     },
     'benchmark': {
-        *TOOLBOX, 'apis', 'datasets', 'flow', 'models', 'benchmark'
+        *TOOLBOX, 'apis', 'datasets', 'flow', 'models', 'synthesis', 'benchmark'
     },
     'webapp': {*TOOLBOX, *WEB, 'apis', 'flow', 'synthesis', 'webapp'},
     'compat': {'torch', 'numpy', 'mmagic', 'compat'},

@@ -24,6 +24,7 @@ from mmseg_semflow.apis.costs import Size, count_flops, innermost, training_size
 from mmseg_semflow.apis.tables import Row
 from mmseg_semflow.datasets.cached_latents import pack_latents
 from mmseg_semflow.models import RectifiedFlow
+from mmseg_semflow.synthesis import Synthesizer
 
 from .baselines import (
     colour_by_class,
@@ -108,7 +109,8 @@ class Benchmark:
         self.cfg = cfg = copy.deepcopy(cfg)
         self.repeats = repeats
         self.tables: Dict[str, List[Row]] = dict(
-            steps=[], ratios=[], profile=[], operators=[], inference=[], pipeline=[])
+            steps=[], ratios=[], profile=[], operators=[], inference=[],
+            synthesis=[], pipeline=[])
         dataset = self._checked_dataset()
         *loading, pack = stock_pipeline(dataset.get('pipeline', ()))
         init_default_scope('mmseg')
@@ -419,6 +421,8 @@ class Benchmark:
     def measure_inference(self, num_steps: Sequence[int]) -> None:
         """Measure the segmentation of one image by numbers of steps.
 
+        And, by the first number, the synthesis in batches.
+
         Args:
             num_steps (Sequence[int]): Numbers of solver steps.
         """
@@ -443,6 +447,36 @@ class Benchmark:
                 'network'] + self.flops['decode']
             self.tables['inference'].append(
                 self._row(dict(num_steps=n), times[n], 1, memory[n], flops))
+        if 'mask_to_image' in semflow.process.directions and self.batch_size > 1:
+            self._measure_batches(num_steps[0], dtype)
+
+    def _measure_batches(self, num_steps: int, dtype: Optional[str]) -> None:
+        """Compare synthesis of single images with that of a batch."""
+        requests = [(labels_of(sample), 0) for sample in self.samples]
+        ways = {
+            size: partial(
+                Synthesizer(
+                    self.model.semflow, num_steps, dtype=dtype,
+                    batch_size=size).synthesize, requests)
+            for size in (1, self.batch_size)
+        }
+        memory = {size: peak_memory(way) for size, way in ways.items()}
+        times = alternate(ways, self.repeats)
+        alone, together = (torch.stack(way()).int() for way in ways.values())
+        differences = (alone - together).abs()
+        for size in ways:
+            of_batch = differences if size > 1 else torch.zeros(1)
+            self.tables['synthesis'].append(
+                dict(
+                    batch_size=size,
+                    num_steps=num_steps,
+                    images_per_second=len(requests) / median(times[size]),
+                    memory_GiB=memory[size] / 2**30,
+                    values_that_differ=float((of_batch > 0).float().mean()),
+                    levels_at_most=int(of_batch.max())))
+        self.tables['ratios'].append(
+            ratio(times, 1, self.batch_size,
+                  f'rate of synthesis: batches of {self.batch_size} / alone'))
 
     def _row(self, name: Row, times: List[float], count: int,
              memory: int, flops: int) -> Row:

@@ -28,6 +28,10 @@ def test_all_parts(bench):
             row['GFLOP_per_image'] * 1e9 * row['images_per_second'] / bench.peak)
     assert [row['GFLOP_per_image'] for row in tables['inference']] == [
         5e-9, 11e-9]
+    alone, together = tables['synthesis']
+    assert alone['batch_size'] == 1 and together['batch_size'] == 2
+    assert alone['levels_at_most'] == alone['values_that_differ'] == 0
+    assert together['levels_at_most'] <= 1
     assert [row['part'] for row in tables['profile']] == [
         'loading, packing', 'colouring, perturbation', 'encoding', 'forward',
         'backward', 'optimizer']
@@ -50,6 +54,7 @@ def test_all_parts(bench):
         f'time of loading: {compared}',
         f'time of step: {compared}',
         f'time of loading and step: {compared}',
+        'rate of synthesis: batches of 2 / alone',
         'rate: GeneratePseudoMask / by class, in floats',
         f'time of an image and its pseudo mask: {compared}']
     for row in tables['ratios']:
