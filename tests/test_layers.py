@@ -50,7 +50,7 @@ ALLOWED = {
     'engine/train_loop.py': {'torch', 'mmengine', 'datasets'},
     'engine': {'torch', 'mmengine', 'files', 'engine'},
     'apis/checkpoint_conversion.py': {
-        'torch', 'mmengine', 'mmseg', 'models', 'networks', 'files', 'apis'
+        'torch', 'mmengine', 'mmseg', 'flow', 'models', 'networks', 'files', 'apis'
     },
     'apis/setup_check.py': {
         *TOOLBOX, 'packaging', 'datasets', 'engine', 'flow', 'models', 'networks',
