@@ -25,6 +25,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--steps', type=int, nargs='+',
         help='default: comparison.num_steps of each config, or 1 2 5 10 25')
+    parser.add_argument(
+        '--solvers', nargs='+',
+        help="default: comparison.solvers of each config, or its process' own")
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--num-images', type=int, help='default: all')
     parser.add_argument(
@@ -67,7 +70,7 @@ def main() -> None:
                 checkpoint=args.judge[1]))
     comparison = Comparison(args.pairs[::2], args.steps, args.seeds,
                             args.num_images, metrics, args.num_samples,
-                            args.device)
+                            args.device, args.solvers)
     tables = {SEGMENTATION: [], SYNTHESIS: []}
     for table, row in comparison.rows(args.pairs[1::2]):
         tables[table].append(row)

@@ -43,6 +43,8 @@ class Comparison:
             Defaults to none, which leaves the synthesis out.
         num_samples (int): Images per mask. Defaults to 2.
         device (str, optional): Defaults to None, a GPU if there is one.
+        solvers (Sequence[str], optional): Names of the solvers of all methods
+            with a flow, in place of those of their configs. Defaults to None.
 
     Attributes:
         pictures (Dict[str, Dict[str, List[np.ndarray]]]): For each of the
@@ -63,7 +65,9 @@ class Comparison:
                  num_images: Optional[int] = None,
                  metrics: Sequence[dict] = (),
                  num_samples: int = 2,
-                 device: Optional[str] = None) -> None:
+                 device: Optional[str] = None,
+                 solvers: Optional[Sequence[str]] = None) -> None:
+        self.solvers = solvers
         self.configs = [_read(path) for path in configs]
         self.num_steps = num_steps
         self.seeds = list(seeds)
@@ -166,7 +170,8 @@ class Comparison:
             and 'mask_to_image' in semflow.process.directions)
         how = model.cfg.get('comparison', {})
         steps = self.num_steps or how.get('num_steps', NUM_STEPS)
-        solvers = how.get('solvers', [semflow.process.default_solver])
+        solvers = self.solvers or how.get(
+            'solvers', [semflow.process.default_solver])
         for sampled, shown in solver_settings(semflow, solvers, steps):
             print(f'{shown["solver"]}, {shown["num_steps"]} steps', flush=True)
             if segments:
