@@ -3,10 +3,13 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from mmengine.registry import MODELS as ROOT_MODELS
 from shipped import COMPARED, ROOT, SHORT_NAMES, load, on_disk, shrink
-from tool_calls import TOOLS
+from tool_calls import TOOLS, call_tool  # noqa: F401
 
 from layouts import LAYOUTS
 from mmseg_semflow.comparison.reproduction import Reproduction, names_in, read_page
@@ -187,7 +190,6 @@ def clone(tmp_path_factory):
         cfg.log_level = 'INFO'
         cfg.experiment_name = name
         data = cfg.test_dataloader.dataset
-        data.data_root = f'data/{name.split("_", 1 + name.count("_ge"))[-1]}'
         for dataset in ('cityscapes', 'coco_stuff164k', 'celebamask_hq'):
             if dataset in name:
                 data.data_root = str(root / 'data' / dataset)
