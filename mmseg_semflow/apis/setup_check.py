@@ -131,7 +131,14 @@ class SetupCheck:
             extras.append('deepspeed')
         # As mmcv or as mmcv-lite, so that setup.py requires neither.
         found = dict(mmcv=mmcv.__version__)
-        for requirement in map(Requirement, requires('mmseg_semflow')):
+        try:
+            requirements = requires('mmseg_semflow')
+        except PackageNotFoundError:
+            yield 'warning', (
+                'mmseg_semflow is found as a folder but not installed, so what '
+                'it requires is not known: run pip install -e .')
+            requirements = []
+        for requirement in map(Requirement, requirements):
             if requirement.marker and not any(
                     requirement.marker.evaluate(dict(extra=extra))
                     for extra in extras):

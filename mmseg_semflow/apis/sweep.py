@@ -1,6 +1,5 @@
 """Both directions by number of steps and solver, in one table."""
 
-import io
 from pathlib import Path
 from typing import Iterator, Optional, Sequence, Union
 
@@ -11,6 +10,7 @@ from mmseg_semflow.files import write_bytes
 from mmseg_semflow.models import SemFlow
 from mmseg_semflow.models.processes import DIRECTIONS
 from mmseg_semflow.synthesis import Synthesizer, image_and_labels
+from mmseg_semflow.synthesis.gallery import to_png
 
 from .loading import name_of
 from .scoring import Evaluation, solver_settings
@@ -123,10 +123,7 @@ def to_plot(rows: Sequence[Row]) -> bytes:
         axis.grid(alpha=0.3)
     axes[0, 0].legend(frameon=False)
     figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=100)
-    plt.close(figure)
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 def write_tables(rows: Sequence[Row], out: Union[str, Path]) -> None:

@@ -1,6 +1,5 @@
 """Several methods on the same pictures, in one table."""
 
-import io
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -18,7 +17,7 @@ from mmseg_semflow.apis.tables import Row, to_csv, to_markdown
 from mmseg_semflow.extras import reason
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.synthesis import Synthesizer
-from mmseg_semflow.synthesis.gallery import to_gallery
+from mmseg_semflow.synthesis.gallery import to_gallery, to_png
 
 SEGMENTATION, SYNTHESIS = 'segmentation', 'synthesis'
 NUM_STEPS = (1, 2, 5, 10, 25)
@@ -292,10 +291,7 @@ def to_plot(rows: Sequence[Row]) -> bytes:
         axis.legend(
             frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
     figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=100)
-    plt.close(figure)
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 def _name(row: Row, *more: str) -> str:

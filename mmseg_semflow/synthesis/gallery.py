@@ -5,6 +5,7 @@ from typing import Dict, Optional, Sequence
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mmseg_semflow.pixels import paint
@@ -12,6 +13,14 @@ from mmseg_semflow.pixels import paint
 from .pictures import Palette
 
 Colour = Sequence[int]
+
+
+def to_png(figure: Figure, dpi: int = 100) -> bytes:
+    """Lay out a figure of matplotlib, which is closed, as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=dpi)
+    plt.close(figure)
+    return buffer.getvalue()
 
 
 def to_grid(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
@@ -93,7 +102,4 @@ def to_gallery(rows: Dict[str, Sequence[np.ndarray]],
     lines = -(-len(legend or ()) // 8)
     figure.tight_layout(
         rect=(0, 0.22 * lines / figure.get_figheight(), 1, 1), pad=0.4)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=80)
-    plt.close(figure)
-    return buffer.getvalue()
+    return to_png(figure, dpi=80)

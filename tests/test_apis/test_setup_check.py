@@ -510,3 +510,14 @@ def test_exit_code_of_the_tool(sd_cfg, tmp_path, monkeypatch, capsys):
     config.dump(str(tmp_path / 'config.py'))
     code, lines = run()
     assert "error: " in code and "'model.semflow'" in code
+
+
+def test_a_folder_that_is_not_installed(cfg, monkeypatch):
+    def requires(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(setup_check, 'requires', requires)
+    said = [str(finding) for finding in check(cfg)
+            if finding.subject == 'versions']
+    assert 'mmseg_semflow is found as a folder but not installed' in said[0]
+    assert said[0].startswith('warning') and said[1].startswith('ok')
