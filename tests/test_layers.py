@@ -61,8 +61,8 @@ ALLOWED = {
         'models', 'pixels', 'safe_loading', 'synthesis', 'apis'
     },
     'comparison': {
-        *TOOLBOX, 'matplotlib', 'mmagic', 'mmdet', 'apis', 'extras', 'files', 'flow',
-        'models', 'pixels', 'synthesis', 'comparison'
+        *TOOLBOX, 'matplotlib', 'mmagic', 'mmdet', 'apis', 'datasets', 'extras',
+        'files', 'flow', 'models', 'pixels', 'synthesis', 'comparison'
     },
     'benchmark': {
         *TOOLBOX, 'apis', 'datasets', 'flow', 'models', 'synthesis', 'benchmark'

@@ -258,9 +258,12 @@ def test_tool_reads_coloured_masks(synthesize, masks, tmp_path):
     args = ('--masks', tmp_path / 'masks', '--num-steps', 1, '--out')
     refused = synthesize(*args, tmp_path / 'a', fails=True)
     assert 'rgb.png is a coloured picture' in refused
-    synthesize(*args, tmp_path / 'b', '--palette')
-    found = contents(tmp_path / 'b')
-    assert found['gray_0.png'] == found['rgb_0.png']
+    refused = synthesize(*args, tmp_path / 'b', '--palette', fails=True)
+    assert 'gray.png is a label map' in refused
+    assert contents(tmp_path / 'a').keys() == {'gray_0.png'}
+    assert contents(tmp_path / 'b').keys() == {'rgb_0.png'}
+    assert (contents(tmp_path / 'a')['gray_0.png']
+            == contents(tmp_path / 'b')['rgb_0.png'])
 
 
 @pytest.mark.parametrize('args, message', [
