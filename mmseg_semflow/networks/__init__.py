@@ -12,10 +12,11 @@ from .autoencoder import (
 )
 from .preconditioning import EndStdPreconditioning
 from .schedulers import build_scheduler, denoise, steps_of
+from .tiny_autoencoder import TinyAutoencoder
 from .velocity_unet import VelocityUNet
 
 __all__ = [
     'EndStdPreconditioning', 'FrozenAutoencoder', 'KLAutoencoder',
-    'LatentGaussian', 'PatchAutoencoder', 'VelocityUNet', 'build_scheduler', 'denoise',
-    'steps_of'
+    'LatentGaussian', 'PatchAutoencoder', 'TinyAutoencoder', 'VelocityUNet',
+    'build_scheduler', 'denoise', 'steps_of'
 ]
