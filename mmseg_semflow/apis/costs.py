@@ -18,14 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from .loading import innermost
+
 Size = Tuple[int, int]
-
-
-def innermost(dataset: dict) -> dict:
-    """Find the config of the dataset that wrappers such as a cache hold."""
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
 
 
 def training_size(cfg: Config) -> Size:

@@ -106,6 +106,13 @@ def name_of(cfg: Config) -> str:
     return str(cfg.filename or 'the config')
 
 
+def innermost(dataset: dict) -> dict:
+    """Find the config of the dataset that wrappers such as a cache hold."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
 def meta_of_dataset(cfg: Config) -> dict:
     """Tell the classes and the palette of the dataset of a config.
 
@@ -116,9 +123,7 @@ def meta_of_dataset(cfg: Config) -> dict:
         dict: As in ``meta.dataset_meta`` of a checkpoint; empty if the config
         does not say.
     """
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    while 'dataset' in dataset:  # a wrapper
-        dataset = dataset.dataset
+    dataset = innermost(cfg.get('test_dataloader', {}).get('dataset', {}))
     if 'type' not in dataset:
         return {}
     init_default_scope(cfg.get('default_scope', 'mmseg'))

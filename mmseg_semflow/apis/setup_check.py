@@ -28,8 +28,8 @@ from mmseg_semflow.models.checkpoint_guard import CheckpointGuard, weights_of
 from mmseg_semflow.networks.pretrained import headers_alone
 from mmseg_semflow.safe_loading import load_from_anywhere
 
-from .costs import estimate_training_memory, innermost
-from .loading import ConfigType, read_config
+from .costs import estimate_training_memory
+from .loading import ConfigType, innermost, read_config
 
 PARTS = ('network', 'autoencoder')
 # What CUDA and its libraries take for themselves, at most.

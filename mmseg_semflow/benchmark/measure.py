@@ -20,7 +20,8 @@ from mmseg.registry import DATASETS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from mmseg_semflow.apis.costs import Size, count_flops, innermost, training_size
+from mmseg_semflow.apis.costs import Size, count_flops, training_size
+from mmseg_semflow.apis.loading import innermost
 from mmseg_semflow.apis.tables import Row
 from mmseg_semflow.datasets.cached_latents import pack_latents
 from mmseg_semflow.models import RectifiedFlow
