@@ -57,7 +57,7 @@ class LatentWriter:
             cfg.model.get('data_preprocessor')
             or dict(type='SemFlowDataPreProcessor')).to(device)
         self.preprocessor.serve(self.codec)
-        self.autoencoder = _autoencoder(cfg).to(device)
+        self.autoencoder = build_autoencoder(cfg).to(device)
         self.num_draws = num_draws
         self.size = self._pictures(0)['inputs'].shape[-2:]
         self.key = dict(
@@ -130,7 +130,7 @@ class LatentWriter:
             label_maps=label_maps.to(torch.uint8).cpu())
 
 
-def _autoencoder(cfg: Config) -> nn.Module:
+def build_autoencoder(cfg: Config) -> nn.Module:
     """Build the autoencoder with the weights that training starts from."""
     autoencoder = MODELS.build(cfg.model.semflow.autoencoder)
     autoencoder.init_weights()
