@@ -19,6 +19,10 @@ TIME_SAMPLINGS: Dict[str, Callable[..., Tensor]] = dict(
     uniform=_uniform, logit_normal=_logit_normal)
 
 
+def _part_of(batch_size: int, fraction: float) -> int:
+    return max(1, round(fraction * batch_size)) if fraction else 0
+
+
 @dataclass
 class PathSample:
     """A point on the path and the velocity there.
@@ -53,30 +57,43 @@ class RectifiedFlowPath:
         start_fraction (float): Part of a batch in [0, 1] that gets t = 0
             instead, where the first step of every segmentation is made; at
             least one sample unless it is 0. Defaults to 0, the paper.
+        end_fraction (float): Part that gets t = 1, where every synthesis
+            begins, in the same way. Defaults to 0, the paper.
 
     Raises:
-        ValueError: If ``time_sampling`` is unknown or ``start_fraction`` is
-            not in [0, 1].
+        ValueError: If ``time_sampling`` is unknown or the fractions are
+            negative or exceed 1 together.
     """
 
     def __init__(self,
                  time_sampling: str = 'uniform',
-                 start_fraction: float = 0.) -> None:
+                 start_fraction: float = 0.,
+                 end_fraction: float = 0.) -> None:
         if time_sampling not in TIME_SAMPLINGS:
             raise ValueError('time_sampling must be one of '
                              f'{sorted(TIME_SAMPLINGS)}, '
                              f'but got {time_sampling!r}')
-        if not 0 <= start_fraction <= 1:
-            raise ValueError('start_fraction must be in [0, 1], but got '
-                             f'{start_fraction}')
+        for name, value in dict(
+                start_fraction=start_fraction, end_fraction=end_fraction).items():
+            if not 0 <= value <= 1:
+                raise ValueError(f'{name} must be in [0, 1], but got {value}')
+        if start_fraction + end_fraction > 1:
+            raise ValueError(
+                'start_fraction and end_fraction must not exceed 1 together, but '
+                f'got {start_fraction} and {end_fraction}')
         self.time_sampling = time_sampling
         self.start_fraction = start_fraction
+        self.end_fraction = end_fraction
 
     def num_at_start(self, batch_size: int) -> int:
         """Count the first samples of a batch that get t = 0."""
-        if self.start_fraction == 0:
-            return 0
-        return max(1, round(self.start_fraction * batch_size))
+        return _part_of(batch_size, self.start_fraction)
+
+    def num_at_end(self, batch_size: int) -> int:
+        """Count the last samples of a batch that get t = 1."""
+        return min(
+            _part_of(batch_size, self.end_fraction),
+            batch_size - self.num_at_start(batch_size))
 
     def sample_time(self,
                     batch_size: int,
@@ -100,6 +117,7 @@ class RectifiedFlowPath:
             device=device,
             generator=generator)
         t[:self.num_at_start(batch_size)].zero_()
+        t[batch_size - self.num_at_end(batch_size):].fill_(1.)
         return t
 
     def sample(self, z0: Tensor, z1: Tensor, t: Tensor) -> PathSample:

@@ -311,7 +311,7 @@ class Synthesizer(ImageSampler):
                 uniform_times(self.num_steps, start, end),
                 self.solver,
                 return_trajectory=True,
-                generators=self._generators(pixels, [0]),
+                generators=self._generators('image_to_mask', pixels, [0]),
                 wrap=self._wrap)
         return to_uint8(states[:, 0])
 
@@ -350,9 +350,10 @@ class Synthesizer(ImageSampler):
             results['label_round_trip_img'] = self.synthesize([(labels, 0)])[0]
         return results
 
-    def _generators(self, pixels: Tensor, numbers: Sequence[int]) -> Generators:
-        """Make the generators of a process that samples noise on its way."""
-        if not self.semflow.process.stochastic:
+    def _generators(self, direction: str, pixels: Tensor,
+                    numbers: Sequence[int]) -> Generators:
+        """Make the generators of a process that samples noise that way."""
+        if direction not in self.semflow.process.stochastic:
             return None
         return [
             seeded_generator(self.seed, number, to_uint8(picture))
@@ -367,7 +368,8 @@ class Synthesizer(ImageSampler):
                 pseudo_masks,
                 self.num_steps,
                 self.solver,
-                generators=self._generators(pseudo_masks, numbers),
+                generators=self._generators('mask_to_image', pseudo_masks,
+                                            numbers),
                 wrap=self._wrap)
 
     def _to_mask(self,
@@ -381,7 +383,7 @@ class Synthesizer(ImageSampler):
                 pixels,
                 num_steps,
                 solver,
-                generators=self._generators(pixels, [0]),
+                generators=self._generators('image_to_mask', pixels, [0]),
                 wrap=self._wrap)
 
     def _autocast(self) -> ContextManager:

@@ -50,6 +50,17 @@ def test_a_part_of_the_batch_starts_at_zero(fraction, batch_size, expected):
     assert (t[:expected] == 0).all() and (t[expected:] > 0).all()
 
 
+@pytest.mark.parametrize('start, end, batch_size, at_end', [
+    (0., 0.5, 8, 4), (0.5, 0.25, 8, 2), (0.5, 0.5, 1, 0), (0.1, 0.01, 8, 1),
+    (0.9, 0.1, 4, 0)])
+def test_a_part_of_the_batch_starts_at_one(start, end, batch_size, at_end):
+    path = RectifiedFlowPath(start_fraction=start, end_fraction=end)
+    t = path.sample_time(batch_size)
+    assert path.num_at_end(batch_size) == at_end == int((t == 1).sum())
+    assert path.num_at_start(batch_size) == int((t == 0).sum())
+    assert (t[batch_size - at_end:] == 1).all()
+
+
 def test_bad_arguments():
     z0, z1 = latents()
     path = RectifiedFlowPath()
@@ -57,6 +68,10 @@ def test_bad_arguments():
         RectifiedFlowPath('cosine')
     with pytest.raises(ValueError, match=r'in \[0, 1\], but got 1.5'):
         RectifiedFlowPath(start_fraction=1.5)
+    with pytest.raises(ValueError, match='end_fraction must be .* got -1'):
+        RectifiedFlowPath(end_fraction=-1)
+    with pytest.raises(ValueError, match='exceed 1 together, but got 0.7 and 0.5'):
+        RectifiedFlowPath(start_fraction=0.7, end_fraction=0.5)
     with pytest.raises(ValueError, match='same shape'):
         path.sample(z0, z1[:2], torch.zeros(4))
     with pytest.raises(ValueError, match=r't must have shape \(4,\)'):

@@ -344,7 +344,75 @@ def test_time_is_drawn_as_the_process_says(name, start_fraction):
     assert logits.var().item() == pytest.approx(1, abs=0.1)
 
 
+def test_noise_on_the_mask_latent():
+    """The path ends at it; at t = 0 the target is its mean, in closed form."""
+    process = process_of('semflow', mask_noise=0.7, start_fraction=0.5)
+    z0, z1 = (z[:1].expand(4000, -1, -1, -1) for z in latents())
+    point = process.sample(z0, z1)
+    t, start = point.t.view(-1, 1, 1, 1).double(), slice(0, 2000)
+    assert torch.equal(point.state[start], z0[start])
+    assert torch.equal(point.target[start], (z1 - z0)[start])
+    moving = slice(2000, None)
+    noise = (point.target - (z1 - z0))[moving] / 0.7
+    torch.testing.assert_close(
+        point.state[moving],
+        ((1 - t) * z0 + t * (z1 + z0 + point.target - z1))[moving])
+    assert noise.mean().abs() < 0.01
+    assert noise.var().item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize('solver', FIXED)
+def test_synthesis_starts_at_the_noise_that_it_was_trained_with(solver):
+    """A constant velocity carries it along; segmentation samples none."""
+    process, (z, velocity) = process_of('semflow', mask_noise=0.7), latents()
+
+    def network(z, t, condition=None):
+        return velocity
+
+    def solve(direction, **kwargs):
+        return process.solve(network, z, grid(direction, 3), solver, **kwargs)
+
+    noise = torch.stack([torch.randn(3, 4, 5, generator=g) for g in generators()])
+    expected = z + 0.7 * noise.double() - velocity
+    torch.testing.assert_close(
+        solve('mask_to_image', generators=generators()), expected)
+    torch.testing.assert_close(solve('image_to_mask'), z + velocity)
+    assert process.stochastic == ('mask_to_image', )
+    assert process_of('semflow').stochastic == ()
+
+
+def test_both_directions_with_noise_on_the_mask():
+    """Samples differ without a perturbation, and are those of their seed."""
+    kwargs = process_cfg('semflow', dict(mask_noise=0.5),
+                         codec=dict(CODEC, amplitude=0))
+    model = MODELS.build(segmentor_cfg(**kwargs)).eval()
+    labels = torch.randint(0, 5, (8, 8))
+    one, again, other = (
+        Synthesizer(model.semflow, 2, num_samples=2, seed=seed)(labels)
+        for seed in (0, 0, 1))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    assert not torch.equal(one[0], one[1])
+    image = torch.rand(1, 3, 8, 8) * 2 - 1
+    first, second = (model.semflow.image_to_mask(image, 2) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_other_noise_than_trained_with_is_refused():
+    build = {
+        noise: ROOT_MODELS.build(semflow_cfg(**process_cfg(
+            'semflow', dict(mask_noise=noise)))) for noise in (0., 0.5, 0.6)}
+    build[0.5].load_state_dict(build[0.5].state_dict())
+    with pytest.raises(ValueError, match='process of other mask_noise: 0.5, but 0.6'):
+        build[0.6].load_state_dict(build[0.5].state_dict())
+    with pytest.raises(ValueError, match="it has no 'process.noise_of_masks'"):
+        build[0.6].load_state_dict(build[0.].state_dict())
+    with pytest.raises(ValueError, match="'process.noise_of_masks' is .* nothing in"):
+        build[0.].load_state_dict(build[0.5].state_dict())
+
+
 @pytest.mark.parametrize('name, wrong, message', [
+    ('semflow', dict(mask_noise=-0.1), 'mask_noise must be >= 0, but got -0.1'),
+    ('semflow', dict(mask_noise=float('nan')), 'mask_noise must be >= 0, but got nan'),
     ('semflow', dict(time_sampling='cosine'), "one of .* got 'cosine'"),
     ('symmflow', dict(start_fraction=2), r'start_fraction must be in .* got 2'),
     ('bbdm', dict(direction='both'), "direction must be one of .* got 'both'"),

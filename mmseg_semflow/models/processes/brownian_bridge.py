@@ -41,7 +41,7 @@ class BrownianBridge(Process):
         ValueError: If ``direction`` is unknown or ``eta`` not in [0, 1].
     """
 
-    stochastic = True
+    stochastic = DIRECTIONS
     target = 'the difference to the end'
     outputs = ('bridge', )
     default_solver = 'bridge'

@@ -63,7 +63,7 @@ class Diffusion(Process):
     """
 
     directions = ('image_to_mask', )
-    stochastic = True
+    stochastic = ('image_to_mask', )
     num_inputs = 2
     outputs = ('denoise', )
     default_solver = 'DDIMScheduler'

@@ -41,8 +41,8 @@ class Process(nn.Module):
     Attributes:
         directions (Tuple[str, ...]): Which of ``'image_to_mask'`` and
             ``'mask_to_image'`` it serves.
-        stochastic (bool): Whether solving samples noise, besides the
-            perturbation of a pseudo mask.
+        stochastic (Tuple[str, ...]): The directions in which solving samples
+            noise, besides the perturbation of a pseudo mask.
         target (str): What the network predicts, for what wraps it.
         num_inputs (int): Number of latents that the network sees, stacked as
             channels.
@@ -54,7 +54,7 @@ class Process(nn.Module):
     """
 
     directions: Tuple[str, ...] = DIRECTIONS
-    stochastic = False
+    stochastic: Tuple[str, ...] = ()
     target = 'velocity'
     num_inputs = 1
     outputs: Tuple[str, ...] = ('flow', )

@@ -13,7 +13,7 @@ from mmseg_semflow.flow import (
     normal_like,
 )
 
-from .process import TrainingPoint
+from .process import DIRECTIONS, TrainingPoint
 from .rectified_flow import RectifiedFlow
 
 
@@ -36,12 +36,19 @@ class SymmetricFlow(RectifiedFlow):
         time_sampling (str): See :class:`RectifiedFlow`. Defaults to
             ``'uniform'``.
         start_fraction (float): See :class:`RectifiedFlow`. Defaults to 0.
+        end_fraction (float): See :class:`RectifiedFlow`. Defaults to 0.
     """
 
-    stochastic = True
+    stochastic = DIRECTIONS
     target = 'velocities of image and mask'
     num_inputs = 2
     outputs = ('image', 'mask')
+
+    def __init__(self,
+                 time_sampling: str = 'uniform',
+                 start_fraction: float = 0.,
+                 end_fraction: float = 0.) -> None:
+        super().__init__(time_sampling, start_fraction, end_fraction)
 
     def sample(self, z0: Tensor, z1: Tensor) -> TrainingPoint:
         """See :meth:`Process.sample`; the target is s1 - s0."""

@@ -187,7 +187,7 @@ class SemFlow(BaseSegmentor):
                 generators=self._generators(inputs))
 
     def _generators(self, inputs: Tensor) -> Optional[list]:
-        if not self.semflow.process.stochastic:
+        if 'image_to_mask' not in self.semflow.process.stochastic:
             return None
         return [
             seeded_generator(self.test_cfg.seed, 0, to_uint8(image))
