@@ -12,6 +12,7 @@ from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.utils import import_modules_from_strings
 from mmseg.registry import TRANSFORMS
 
+from layouts import LAYOUTS
 from tiny import UNET, VAE
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +21,9 @@ CONFIGS = ROOT / 'configs'
 SHORT_NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
 COMPARED = sorted(
     f'comparison/{path.stem}' for path in (CONFIGS / 'comparison').glob('*.py'))
+# Those of the paper's tables on the paper's data, which end in its name.
+PAPERS_DATA = ('cityscapes', 'coco_stuff164k', 'celebamask_hq')
+ROWS = [name for name in COMPARED if name.endswith(PAPERS_DATA)]
 
 
 @cache
@@ -38,19 +42,25 @@ def load(name):
 
 def shrink(cfg):
     """Make networks and pictures tiny, of the same kind."""
+    size = (32, 64)
+    if 'discriminator' in cfg.model:
+        # A generator's coarsest cells are of 64 pixels, a discriminator's second
+        # scale needs as many.
+        size = (64, 128)
     train_set = cfg.train_dataloader.dataset
     for dataset in (train_set.get('dataset', train_set),
                     cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
         for transform in dataset.pipeline:
             if 'scale' in transform:
-                transform.scale = (64, 32)
+                transform.scale = size[::-1]
             if 'crop_size' in transform:
                 transform.crop_size = (32, 32)
-    for part, size in ((cfg.get('synthesis', {}), (32, 64)),
-                       (cfg.model.get('test_cfg', {}), (32, 64)),
-                       (cfg.model.data_preprocessor, (32, 32))):
+    for part, size_of_part in ((cfg.get('synthesis', {}), size),
+                               (cfg.model.get('test_cfg', {}), size),
+                               (cfg.model.get('generator', {}), size),
+                               (cfg.model.data_preprocessor, (32, 32))):
         if 'size' in part:
-            part.size = size
+            part.size = size_of_part
     return shrink_networks(cfg)
 
 
@@ -69,12 +79,36 @@ def shrink_networks(cfg):
             semflow.autoencoder.update(sd_folder=None, vae=VAE)
     elif 'discriminator' in cfg.model:
         generator, discriminator = cfg.model.generator, cfg.model.discriminator
-        if 'channels' in generator:
-            generator.channels = [4] * len(generator.channels)
-        else:
+        for key in {'channels', 'vector_channels'} & generator.keys():
+            generator[key] = [4] * len(generator[key])
+        if 'channels' not in generator:
             generator.base_channels = 4
         discriminator.get('patch', discriminator).base_channels = 4
+    elif cfg.model.backbone.get('depth') == 50:
+        cfg.model.backbone.update(depth=18, base_channels=8, init_cfg=None)
+        cfg.model.decode_head.in_channels = [8, 16, 32, 64]
     return cfg
+
+
+def small(cfg, root, work_dir):
+    """Shrink a config to tiny networks on a folder, for one iteration."""
+    cfg = on_disk(shrink(cfg), root, work_dir)
+    cfg.train_dataloader.batch_size = 2
+    if 'num_steps' in cfg.model.test_cfg:
+        cfg.model.test_cfg.num_steps = 1
+    for hook in cfg.custom_hooks:
+        if hook.type == 'SynthesisEvalHook':
+            hook.update(interval=1, num_images=1)
+            hook.synthesis.update(num_steps=1, segment_steps=1, size=(32, 64))
+    return cfg
+
+
+def lay_out(name, root):
+    """Write a small folder of the data that a config is named for."""
+    data = name.rsplit('/')[-1]
+    write, = (write for key, write in LAYOUTS.items() if data.endswith(key))
+    write(root)
+    return root
 
 
 def on_disk(cfg, root, work_dir):

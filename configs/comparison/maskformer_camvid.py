@@ -1,71 +1,29 @@
 # mmsegmentation's MaskFormer with a ResNet-18, a quarter as wide as published
 # and from nothing. Needs mmdet: pip install 'mmseg_semflow[comparison]'.
-_base_ = '../_base_/comparison/camvid.py'
+_base_ = [
+    '../_base_/comparison/camvid.py', '../_base_/comparison/maskformer_r50.py'
+]
 custom_imports = dict(
     imports=_base_.custom_imports.imports + ['mmseg_semflow.comparison.maskformer'])
 num_classes = 11
 width = 64
-attention = dict(
-    embed_dims=width, num_heads=8, attn_drop=0.1, proj_drop=0.1, batch_first=True)
+attention = dict(embed_dims=width)
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=_base_.crop_size),
-    backbone=dict(
-        type='ResNet', depth=18, norm_cfg=dict(type='BN', requires_grad=True)),
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(depth=18, norm_eval=False, init_cfg=None),
     decode_head=dict(
-        type='MaskFormerHead',
         in_channels=[64, 128, 256, 512],
-        in_index=[0, 1, 2, 3],
         feat_channels=width,
         out_channels=width,
         num_classes=num_classes,
         num_queries=25,
-        enforce_decoder_input_project=False,
-        pixel_decoder=dict(
-            type='mmdet.PixelDecoder',
-            norm_cfg=dict(type='GN', num_groups=32),
-            act_cfg=dict(type='ReLU')),
-        positional_encoding=dict(num_feats=width // 2, normalize=True),
+        positional_encoding=dict(num_feats=width // 2),
         transformer_decoder=dict(
-            return_intermediate=True,
             num_layers=3,
             layer_cfg=dict(
                 self_attn_cfg=attention,
                 cross_attn_cfg=attention,
                 ffn_cfg=dict(
-                    embed_dims=width, feedforward_channels=8 * width,
-                    ffn_drop=0.1))),
-        loss_cls=dict(
-            type='mmdet.CrossEntropyLoss',
-            class_weight=[1.] * num_classes + [0.1]),
-        loss_mask=dict(
-            type='mmdet.FocalLoss', use_sigmoid=True, loss_weight=20.),
-        loss_dice=dict(
-            type='mmdet.DiceLoss',
-            use_sigmoid=True,
-            activate=True,
-            naive_dice=True,
-            eps=1.,
-            loss_weight=1.),
-        train_cfg=dict(
-            assigner=dict(
-                type='mmdet.HungarianAssigner',
-                match_costs=[
-                    dict(type='mmdet.ClassificationCost', weight=1.),
-                    dict(
-                        type='mmdet.FocalLossCost',
-                        weight=20.,
-                        binary_input=True),
-                    dict(type='mmdet.DiceCost', weight=1., pred_act=True, eps=1.)
-                ]),
-            sampler=dict(type='mmdet.MaskPseudoSampler'))),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'))
+                    embed_dims=width, feedforward_channels=8 * width))),
+        loss_cls=dict(class_weight=[1.] * num_classes + [0.1])))
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

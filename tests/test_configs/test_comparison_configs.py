@@ -5,14 +5,29 @@ import re
 
 import pytest
 import torch
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.runner import Runner
 from mmseg.registry import DATASETS, MODELS
-from shipped import COMPARED, ROOT, batch_of, load, read, shrink_networks
+from shipped import (
+    COMPARED,
+    ROOT,
+    ROWS,
+    batch_of,
+    lay_out,
+    load,
+    read,
+    shrink_networks,
+    small,
+)
+
+from tiny import VAE, write_sd_folder
 
 COMMON = dict(camvid='camvid', toy='toy_street')
 BUDGETED = [name for name in COMPARED if name.rsplit('_', 1)[1] in COMMON]
-SEGMENTORS = [name for name in BUDGETED if read(name).default_scope == 'mmseg']
+SEGMENTORS, ROWS_OF_SEGMENTORS = (
+    [name for name in names if read(name).default_scope == 'mmseg']
+    for names in (BUDGETED, ROWS))
 
 
 @pytest.mark.parametrize('name', BUDGETED)
@@ -65,6 +80,21 @@ def test_segmentor_learns_and_predicts(name, tmp_path):
     assert found.pred_sem_seg.data.max() < num_classes
 
 
+@pytest.mark.parametrize('name', ROWS_OF_SEGMENTORS)
+def test_row_of_the_paper_trains_validates_and_tests(name, tmp_path, monkeypatch):
+    if 'maskformer' in name:
+        pytest.importorskip('mmdet')
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    cfg = small(
+        load(name), lay_out(name, tmp_path / 'data'), tmp_path / 'work')
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert 0 <= runner.test()['mIoU'] <= 100
+    assert (tmp_path / 'work/iter_1.pth').is_file()
+    if 'symmflow' in name:
+        assert runner.message_hub.get_scalar('val/diversity').current() > 0
+
+
 PAGE = (ROOT / 'docs/results.md').read_text()
 OPTIONS = [
     line.split(' | ')[-1].strip('` |')
@@ -114,14 +144,84 @@ def test_the_page_clips_what_dsm_predicts():
     assert MODELS.build(cfg.model.semflow.process).scheduler['clip_sample']
 
 
-def test_dsm_of_the_paper_widens_stable_diffusion():
-    cfg = load('comparison/dsm_cityscapes')
-    assert cfg.model.type == 'SemFlow'
-    assert cfg.model.semflow.process == dict(type='Diffusion')
+# What Stable Diffusion 1.5 has, and for each latent more at an end its convolution.
+SD15, CONV_IN, CONV_OUT = 859_520_964, 4 * 9 * 320, 4 * (9 * 320 + 1)
+
+
+@pytest.mark.parametrize('name, process, steps, latents', [
+    ('dsm_cityscapes', 'Diffusion', 200, (2, 1)),
+    ('dsm_coco_stuff164k', 'Diffusion', 200, (2, 1)),
+    ('symmflow_coco_stuff164k', 'SymmetricFlow', 25, (2, 2)),
+    ('symmflow_celebamask_hq', 'SymmetricFlow', 25, (2, 2)),
+    ('bbdm_celebamask_hq', 'BrownianBridge', 200, (1, 1))])
+def test_row_of_the_paper_starts_from_stable_diffusion(
+        name, process, steps, latents):
+    """By SemFlow's recipe, the ends of the UNet as wide as the process wants."""
+    if 'bbdm' in name:
+        pytest.importorskip('mmagic')
+    cfg = load(f'comparison/{name}')
+    recipe = read(f'semflow_{name.split("_", 1)[1]}')
+    semflow = cfg.model.semflow
+    assert semflow.process == dict(type=process)
+    assert cfg.model.test_cfg.num_steps == steps
     with torch.device('meta'):
-        net = MODELS.build(cfg.model.semflow.network)
-    assert net.unet.conv_in.weight.shape == (320, 8, 3, 3)
-    extra = 320 * 4 * 9
-    assert sum(p.numel() for p in net.parameters()) == 859_520_964 + extra
-    assert cfg.custom_hooks and 'SynthesisEvalHook' not in [
-        hook.type for hook in cfg.custom_hooks]
+        net = MODELS.build(semflow.network)
+    widths = [4 * number for number in latents]
+    assert [net.in_channels, net.out_channels] == widths
+    assert sum(p.numel() for p in net.parameters()) == (
+        SD15 + (latents[0] - 1) * CONV_IN + (latents[1] - 1) * CONV_OUT)
+    semflow.pop('process')
+    semflow.network.unet.update(in_channels=4, out_channels=4)
+    assert semflow == recipe.model.semflow
+    for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'train_pipeline'):
+        assert cfg[key] == recipe[key], key
+    assert cfg.train_dataloader.batch_size == recipe.train_dataloader.batch_size
+    hooks = [hook.type for hook in cfg.custom_hooks]
+    assert hooks and ('SynthesisEvalHook' in hooks) == ('symmflow' in name)
+
+
+def test_symmflow_is_initialised_from_stable_diffusion(tmp_path):
+    """Both latents of an end by the weights of the one there was."""
+    cfg = small(load('comparison/symmflow_celebamask_hq'), tmp_path, tmp_path)
+    unet = dict(cfg.model.semflow.network.unet, in_channels=4, out_channels=4)
+    folder = write_sd_folder(tmp_path / 'sd', unet=unet, vae=VAE)
+    cfg.model.semflow.network.sd_folder = str(folder)
+    net = MODELS.build(cfg.model.semflow.network)
+    net.init_weights()
+    first, second = net.unet.conv_in.weight.chunk(2, 1)
+    assert torch.equal(first, second) and first.any()
+    first, second = net.unet.conv_out.weight.chunk(2, 0)
+    assert torch.equal(first, second) and first.any()
+
+
+def test_maskformer_of_the_paper_is_that_of_mmsegmentation():
+    """Its config for ADE20K, but for data, classes and who counts statistics."""
+    pytest.importorskip('mmdet')
+    name = 'maskformer_r50-d32_8xb2-160k_ade20k-512x512'
+    theirs = Config.fromstring(f"_base_ = 'mmseg::maskformer/{name}.py'", '.py')
+    cfg = load('comparison/maskformer_coco_stuff164k')
+    for part, other in ((cfg.optim_wrapper, theirs.optim_wrapper),
+                        (cfg.param_scheduler[0], theirs.param_scheduler[0])):
+        assert differences(part, other) == []
+    assert cfg.train_cfg.max_iters == theirs.train_cfg.max_iters
+    assert cfg.train_dataloader.batch_size == theirs.train_dataloader.batch_size
+    assert cfg.crop_size == cfg.model.data_preprocessor.size == (512, 512)
+    head = theirs.model.decode_head
+    head.num_classes = 171
+    head.loss_cls.class_weight = [1.] * 171 + [0.1]
+    theirs.model.backbone.norm_cfg.type = 'BN'
+    assert differences(cfg.model, theirs.model) == []
+    with torch.device('meta'):
+        ours, theirs = (
+            MODELS.build(model).state_dict() for model in (cfg.model, theirs.model))
+    assert {key: value.shape for key, value in ours.items()} == {
+        key: value.shape for key, value in theirs.items()}
+
+
+def differences(part, whole):
+    """List the keys of a config whose values another one has not."""
+    return [
+        key for key, value in part.items()
+        if (differences(value, whole.get(key, {})) if isinstance(value, dict)
+            else value != whole.get(key))
+    ]

@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, TRANSFORMS
-from shipped import ROOT, factor, load, on_disk, read, shrink
+from shipped import ROOT, factor, load, read, small
 
 from layouts import LAYOUTS
 from mmseg_semflow.apis.latent_cache import cache_latents
@@ -19,18 +19,6 @@ RECIPES = dict(
     coco_stuff164k=(171, 128, 320000, 1e-5, 10000),
     celebamask_hq=(19, 256, 80000, 2e-5, 500))
 recipes = pytest.mark.parametrize('name', RECIPES)
-
-
-def small(cfg, root, work_dir):
-    """Shrink a recipe to tiny networks on a folder, for one iteration."""
-    cfg = on_disk(shrink(cfg), root, work_dir)
-    cfg.train_dataloader.batch_size = 2
-    cfg.model.test_cfg.num_steps = 1
-    for hook in cfg.custom_hooks:
-        if hook.type == 'SynthesisEvalHook':
-            hook.update(interval=1, num_images=1)
-            hook.synthesis.update(num_steps=1, segment_steps=1, size=(32, 64))
-    return cfg
 
 
 @pytest.fixture(autouse=True)
