@@ -258,9 +258,12 @@ def test_tool_reads_coloured_masks(synthesize, masks, tmp_path):
     args = ('--masks', tmp_path / 'masks', '--num-steps', 1, '--out')
     refused = synthesize(*args, tmp_path / 'a', fails=True)
     assert 'rgb.png is a coloured picture' in refused
-    synthesize(*args, tmp_path / 'b', '--palette')
-    found = contents(tmp_path / 'b')
-    assert found['gray_0.png'] == found['rgb_0.png']
+    refused = synthesize(*args, tmp_path / 'b', '--palette', fails=True)
+    assert 'gray.png is a label map' in refused
+    assert 'left out: 1' in refused
+    gray, rgb = contents(tmp_path / 'a'), contents(tmp_path / 'b')
+    assert list(gray) == ['gray_0.png'] and list(rgb) == ['rgb_0.png']
+    assert gray['gray_0.png'] == rgb['rgb_0.png']
 
 
 @pytest.mark.parametrize('args, message', [
