@@ -53,7 +53,8 @@ setup(
         'setuptools<81',
     ],
     extras_require=dict(
-        dev=['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'playwright'],
+        dev=['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'playwright',
+             'tifffile'],
         # FID, KID, LPIPS.
         metrics=['torchmetrics>=1.5.0', 'torch-fidelity>=0.4.0', 'lpips>=0.1.4',
                  'torchvision'],

@@ -1,13 +1,12 @@
 """What a training draws."""
 
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import DATASETS
+from shipped import read
 
 from mmseg_semflow.datasets import SeededDataset, SeededSampler, seeded
 from runs import build_runner
@@ -88,6 +87,6 @@ def test_other_samplers_are_refused(shared_street, tmp_path):
 @pytest.mark.parametrize('name', ['semflow_cityscapes', 'semflow_toy',
                                   'semflow_generator_camvid'])
 def test_recipes_use_the_loop(name):
-    cfg = Config.fromfile(Path(__file__).parents[2] / f'configs/{name}.py')
+    cfg = read(name)
     assert cfg.train_cfg.type == 'ResumableTrainLoop'
     assert cfg.train_cfg.max_unreadable == 10
