@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Iterator, Optional
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from mmseg_semflow.apis import SemFlowInferencer
 from mmseg_semflow.flow import SOLVERS
@@ -35,7 +36,23 @@ def _errors_shown() -> Iterator[None]:
         yield
     except ValueError as error:
         import gradio
-        raise gradio.Error(html.escape(str(error))) from error
+        raise gradio.Error(
+            html.escape(str(error)), print_exception=False) from error
+
+
+@contextmanager
+def _opened(path: str, name: str) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except (Image.DecompressionBombError, OSError, SyntaxError,
+            ValueError) as error:
+        raise ValueError(f'{name} cannot be read as an image') from error
+
+
+def _room(with_path: bool) -> str:
+    """Make room for a trajectory and its progress."""
+    return '<div class="strip"></div>' if with_path else ''
 
 
 class _Actions:
@@ -46,46 +63,53 @@ class _Actions:
         self.classes = inferencer.classes
         self.colours = brush_colours(inferencer.palette)
 
+    @_errors_shown()
+    def read_image(self, upload: Any) -> Optional[np.ndarray]:
+        if upload is None:
+            return None
+        with _opened(upload.path, upload.orig_name) as picture:
+            return np.array(ImageOps.exif_transpose(picture).convert('RGB'))
+
     def new_image(self, image: Optional[np.ndarray], *sides: int) -> tuple:
         return None, '', '', '', *(
             sides if image is None else image.shape[:2])
 
     @_errors_shown()
     def segment(self, image: Optional[np.ndarray], solver: str,
-                num_steps: int) -> tuple:
+                num_steps: int, with_path: bool) -> tuple:
         if image is None:
             raise ValueError('there is no image to segment')
         labels = self.inferencer.segment(
             image, solver=solver, num_steps=num_steps)
         return (labels, overlay(image, labels, self.colours),
-                legend(labels, self.classes, self.colours), '')
+                legend(labels, self.classes, self.colours), _room(with_path))
 
     @_errors_shown()
     def image_path(self, image: np.ndarray, solver: str, num_steps: int,
-                   shown: bool) -> str:
+                   with_path: bool) -> str:
         return strip(
             self.inferencer.trajectory(
                 image=image, solver=solver, num_steps=num_steps), 0,
-            1) if shown else ''
+            1) if with_path else ''
 
     @_errors_shown()
     def synthesize(self, canvas: str, solver: str, num_steps: int, seed: int,
-                   num_samples: int) -> tuple:
+                   with_path: bool, num_samples: int) -> tuple:
         labels = read_paint(from_url(canvas), self.colours,
                             self.inferencer.semflow.codec.ignore_index)
         images = self.inferencer.synthesize(
             labels, num_samples=num_samples, solver=solver,
             num_steps=num_steps, seed=seed)
         samples = [(image, f'sample {i}') for i, image in enumerate(images)]
-        return labels, samples, ''
+        return labels, samples, _room(with_path)
 
     @_errors_shown()
     def mask_path(self, labels: np.ndarray, solver: str, num_steps: int,
-                  seed: int, shown: bool) -> str:
+                  seed: int, with_path: bool) -> str:
         return strip(
             self.inferencer.trajectory(
                 mask=labels, solver=solver, num_steps=num_steps, seed=seed), 1,
-            0) if shown else ''
+            0) if with_path else ''
 
     @_errors_shown()
     def empty_mask(self, height: Optional[int], width: Optional[int]) -> str:
@@ -102,12 +126,16 @@ class _Actions:
 
     @_errors_shown()
     def uploaded_mask(self, path: str) -> str:
+        name = Path(path).name
+        with _opened(path, name) as picture:
+            # A picture with a table of colours has the base mode 'RGB'.
+            is_label_map = Image.getmodebase(picture.mode) == 'L'
         try:
-            labels = self.inferencer.read(path, self.inferencer.palette)
+            labels = self.inferencer.read(
+                path, None if is_label_map else self.inferencer.palette)
         except ValueError as error:
             # Not the copy's path, but the name that the user knows.
-            raise ValueError(
-                str(error).replace(path, Path(path).name)) from error
+            raise ValueError(str(error).replace(path, name)) from error
         return self._to_canvas(labels.numpy())
 
     def _to_canvas(self, labels: np.ndarray) -> str:
@@ -176,7 +204,8 @@ def _build_page(inferencer: SemFlowInferencer) -> Any:
     def controls(solver: str, num_steps: int) -> list:
         # A process that does not integrate a velocity has solvers of its own.
         solvers = list(SOLVERS) if solver in SOLVERS else [solver]
-        return [gr.Dropdown(solvers, value=solver, label='Solver', min_width=100),
+        return [gr.Dropdown(solvers, value=solver, label='Solver', min_width=100,
+                            filterable=False),
                 slider(1, max(100, num_steps), num_steps, 1, 'Steps')]
 
     def slider(low: float, high: float, value: float, step: float,
@@ -194,7 +223,7 @@ def _build_page(inferencer: SemFlowInferencer) -> Any:
                    delete_cache=(3600, 86400)) as page:
         show(
             '<h1>SemFlow</h1><p>One ordinary differential equation, both ways: '
-            'from image (t = 0) to mask (t = 1), and back. '
+            'from image (t&nbsp;=&nbsp;0) to mask (t&nbsp;=&nbsp;1), and back. '
             f'<code>{html.escape(Path(cfg.filename or "").name)}</code>, '
             f'{len(inferencer.classes)} classes.</p>', elem_classes='title')
 
@@ -204,6 +233,8 @@ def _build_page(inferencer: SemFlowInferencer) -> Any:
             image = gr.Image(
                 label='Image', sources=['upload'], buttons=['fullscreen'],
                 height=320, min_width=300, elem_id='image')
+            # Its own errors name functions and paths of the server.
+            image.preprocess = actions.read_image
             overlaid = show(label='Segmentation', show_label=True,
                             container=True, elem_id='overlay')
         classes_found = show(elem_id='legend')
@@ -259,7 +290,7 @@ def _build_page(inferencer: SemFlowInferencer) -> Any:
         image.change(actions.new_image, [image, *sides], [*results, *sides],
                      **quick)
         segment.click(
-            actions.segment, [image, *image_how], results,
+            actions.segment, [image, *image_how, with_image_path], results,
             show_progress_on=overlaid, **on_model).success(
                 actions.image_path, [image, *image_how, with_image_path],
                 image_path, **on_model)
@@ -272,7 +303,8 @@ def _build_page(inferencer: SemFlowInferencer) -> Any:
             event(action, inputs, canvas, **quick).success(
                 None, canvas, js='url => { painter.load(url); }', **quick)
         synthesize.click(
-            actions.synthesize, [canvas, *mask_how, seed, num_samples],
+            actions.synthesize,
+            [canvas, *mask_how, seed, with_mask_path, num_samples],
             [drawn, samples, mask_path], show_progress_on=samples,
             js='(_, ...rest) => [painter.url(), ...rest]', **on_model).success(
                 actions.mask_path, [drawn, *mask_how, seed, with_mask_path],

@@ -102,8 +102,9 @@ def overlay(image: np.ndarray, label_map: np.ndarray,
         label_map (np.ndarray): Labels, shape (H, W).
         colours (np.ndarray): See :func:`brush_colours`.
     """
-    layers = ''.join(f'<img src="{to_url(picture)}">'
-                     for picture in (image, paint(label_map, colours)))
+    layers = ''.join(
+        f'<img src="{to_url(picture)}" alt="{name}">' for name, picture in (
+            ('Image', image), ('Segmentation', paint(label_map, colours))))
     return f'<div class="layers">{layers}</div>'
 
 
@@ -132,7 +133,8 @@ def strip(pictures: np.ndarray, start: float, end: float) -> str:
     """
     scale = min(1, 256 / pictures.shape[1])
     figures = [
-        '<figure><img src="{}"><figcaption>t = {:.2f}</figcaption></figure>'.format(
+        '<figure><img src="{}" alt=""><figcaption>t = {:.2f}</figcaption>'
+        '</figure>'.format(
             to_url(cv2.resize(picture, None, fx=scale, fy=scale,
                               interpolation=cv2.INTER_AREA)), t)
         for picture, t in zip(

@@ -86,14 +86,15 @@ def address(files):
 
 
 @pytest.fixture(scope='module')
-def browser(address, tmp_path_factory):
+def browser(tmp_path_factory):
     pytest.importorskip('playwright')
-    if CHROMIUM is None:
-        pytest.skip('there is no chromium on the path')
     from playwright.sync_api import sync_playwright
     with sync_playwright() as driver:
+        chromium = CHROMIUM or driver.chromium.executable_path
+        if not Path(chromium).exists():
+            pytest.skip("there is no chromium: none on the path, nor playwright's")
         context = driver.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp('profile'), executable_path=CHROMIUM,
+            tmp_path_factory.mktemp('profile'), executable_path=chromium,
             headless=True, args=FLAGS, viewport=dict(width=1280, height=1000))
         yield context
         context.close()
@@ -235,21 +236,33 @@ def test_paint_and_synthesize(page, inferencer):
 
 
 @pytest.mark.browser
-def test_masks_from_files(page, tmp_path):
+def test_files_and_errors(page, tmp_path):
     labels = np.random.default_rng(0).integers(0, 5, (10, 12), np.uint8)
     labels[0] = 255
     cv2.imwrite(str(tmp_path / 'labels.png'), labels)
     cv2.imwrite(str(tmp_path / 'wrong.png'), labels + np.uint8(3))
+    coloured = paint(labels[1:], COLOURS)
+    cv2.imwrite(str(tmp_path / 'coloured.png'), coloured[..., ::-1])
+    (tmp_path / 'empty.png').write_bytes(b'')
     upload = page.locator('input[type=file][accept*=".tif"]')
     upload.set_input_files(tmp_path / 'labels.png')
     page.wait_for_function('painter.canvas.width == 12')
     np.testing.assert_array_equal(labels_on_canvas(page), labels)
+    upload.set_input_files(tmp_path / 'coloured.png')
+    page.wait_for_function('painter.canvas.height == 9')
+    np.testing.assert_array_equal(labels_on_canvas(page), labels[1:])
+    click(page, 'Undo')
+    upload.set_input_files(tmp_path / 'empty.png')
+    page.get_by_text('empty.png cannot be read as an image').wait_for()
     upload.set_input_files(tmp_path / 'wrong.png')
     page.get_by_text('wrong.png has the labels [5, 6, 7]').wait_for()
     click(page, 'From segmentation')
     page.get_by_text('no image has been segmented yet').wait_for()
     click(page, 'Segment')
     page.get_by_text('there is no image to segment').wait_for()
+    (tmp_path / 'text.png').write_bytes(b'text')
+    page.set_input_files('#image input[type=file]', tmp_path / 'text.png')
+    page.get_by_text('text.png cannot be read as an image', exact=True).wait_for()
     np.testing.assert_array_equal(labels_on_canvas(page), labels)
 
 
@@ -258,6 +271,9 @@ def test_masks_from_files(page, tmp_path):
 def test_layout(page, tmp_path, width):
     """What gradio changes from release to release, and users then see."""
     page.set_viewport_size(dict(width=width, height=844))
+    on_phone = width == 390
+    page.context.new_cdp_session(page).send(
+        'Emulation.setTouchEmulationEnabled', dict(enabled=on_phone))
     cv2.imwrite(str(tmp_path / 'tall.png'), np.full((60, 20, 3), 99, np.uint8))
     page.set_input_files('#image input[type=file]', tmp_path / 'tall.png')
     page.get_by_label('number input for Steps').last.fill('60')
@@ -276,7 +292,9 @@ def test_layout(page, tmp_path, width):
             assert inner[start] + inner[length] <= frame[start] + frame[length]
     for name in ('Segment', 'Empty mask', 'Upload mask', 'Synthesise', 'Undo'):
         button = page.get_by_role('button', name=name, exact=True)
-        assert button.bounding_box()['height'] < 45
+        assert (40 if on_phone else 24) <= button.bounding_box()['height'] < 45
+    for chip in page.locator('#painter .chip').all():
+        assert chip.bounding_box()['width'] >= (40 if on_phone else 24)
     page.set_viewport_size(dict(width=1800, height=844))
     image, overlay = (
         page.locator(name).bounding_box() for name in ('#image', '#overlay'))
@@ -295,7 +313,7 @@ def test_layout(page, tmp_path, width):
             const flat = rules => [...rules].flatMap(
                 rule => rule.selectorText ?? flat(rule.cssRules));
             return flat(sheet.cssRules).flatMap(all => all.split(', ')).filter(
-                one => !document.querySelector(one.replace(':hover', '')));
+                one => !document.querySelector(one.replace(/::?[a-z-]+$/, '')));
         }""", text)
     assert not idle
     declarations = re.findall(r'([\w-]+):\s*([^;{}]+?)(?: !important)?;', text)
@@ -313,8 +331,8 @@ def test_layout(page, tmp_path, width):
 def test_text_can_be_read(page):
     """All text has the contrast that WCAG asks for, 4.5, in both themes."""
     found = page.evaluate(
-        """() => [...document.querySelectorAll('h1, h2, p, h2 span, .chip, label')]
-            .map(element => {
+        """() => [...document.querySelectorAll(
+                'h1, h2, p, h2 span, .chip, label, button, .size')].map(element => {
                 const colour = getComputedStyle(element).color;
                 while (/, 0[)]|transparent/.test(
                         getComputedStyle(element).backgroundColor))

@@ -51,7 +51,7 @@ def test_no_mask(url):
 def test_overlay_and_legend():
     image = np.full((2, 4, 3), 100, np.uint8)
     labels = np.array([[0, 1, 1, 1], [2, 2, 1, 1]])
-    urls = overlay(image, labels, COLOURS).split('"')[3::2]
+    urls = overlay(image, labels, COLOURS).split('"')[3::4]
     for url, picture in zip(urls, (image, paint(labels, COLOURS)), strict=True):
         np.testing.assert_array_equal(from_url(url), picture)
     names = [f'{name}<' for name in META['classes']]
