@@ -2,7 +2,7 @@
 # make test         run the tests, two at a time
 # make test-process    those that start processes: commands, ranks, kill and resume
 # make test-browser test the web page in Chromium
-# make test-full-size  a step of each recipe at full size: minutes, 16 GB
+# make test-full-size  a step of each recipe and row at full size: minutes, 16 GB
 # make test-oldest  run the core on the oldest versions that setup.py allows
 # make lint         run ruff
 # make benchmark    measure step, runner, inference and pipeline of the toy street

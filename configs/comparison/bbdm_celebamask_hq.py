@@ -2,9 +2,9 @@
 # of Stable Diffusion 1.5, 512 x 512, sampled in 200 steps as in the paper.
 #   tools/dist_train.sh configs/comparison/bbdm_celebamask_hq.py 8
 # Bridge, objective and steps are its authors' (s = 1, eta = 1); data, batch, iterations
-# and rate are SemFlow's recipe. Theirs: a UNet and a VQGAN of their own at 256 x 256,
-# the mask as a condition besides, absolute in place of squared errors, an average of
-# the weights, Adam at 1e-4, batches of 8.
+# and rate are SemFlow's recipe. Their code: a UNet and a VQGAN of their own at
+# 256 x 256, the mask as a condition besides, absolute in place of squared errors, an
+# average of the weights, Adam at 1e-4, batches of 8.
 _base_ = [
     '../semflow/semflow_sd15_8xb32-80k_celebamask-hq-512x512.py',
     '../_base_/comparison/generator_runtime.py'

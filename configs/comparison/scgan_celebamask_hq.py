@@ -14,3 +14,6 @@ model = dict(
         num_candidates=3,
         temperature=0.05),
     loss_config=dict(regression_loss_weight=1.))
+optim_wrapper = dict(
+    generators=dict(optimizer=dict(betas=(0., 0.999))),
+    discriminators=dict(optimizer=dict(betas=(0., 0.999))))

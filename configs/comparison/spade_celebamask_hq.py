@@ -1,11 +1,12 @@
 # SPADE on CelebAMask-HQ, 512 x 512 from 8 x 8 cells up, in one process.
 #   python tools/train.py configs/comparison/spade_celebamask_hq.py
-# Widths, the two rates and the weight of the features are its authors', the widths
-# those of their Cityscapes, which is 512 pixels wide as well. They publish nothing of
+# Widths, the two rates, Adam's betas (of their code: by their word the 0.999 of the
+# paper is an error) and the weight of the features are its authors', the widths those
+# of their Cityscapes, which is 512 pixels wide as well. They publish nothing of
 # CelebAMask-HQ: batch and epochs (50 at constant rates, 50 in which they fall to 0)
 # are those of SC-GAN's code, which trains on these data and has SPADE's generator too.
 # SPADE's own batch is 32, of 256 x 256 on 8 GPUs. Theirs has besides a perceptual loss
-# (VGG, weight 10) and for the noise z an encoder of images.
+# (VGG, weight 10) and, where it has the noise z, an encoder of images.
 _base_ = '../_base_/comparison/gan_celebamask_hq.py'
 model = dict(
     type='SPADE',
@@ -28,8 +29,8 @@ model = dict(
             norm_cfg=dict(type='IN'))),
     loss_config=dict(feature_loss_weight=10.))
 optim_wrapper = dict(
-    generators=dict(optimizer=dict(lr=1e-4, betas=(0., 0.999))),
-    discriminators=dict(optimizer=dict(lr=4e-4, betas=(0., 0.999))))
+    generators=dict(optimizer=dict(lr=1e-4, betas=(0., 0.9))),
+    discriminators=dict(optimizer=dict(lr=4e-4, betas=(0., 0.9))))
 train_dataloader = dict(batch_size=8)
 max_iters = 100 * 24183 // 8
 param_scheduler = [

@@ -11,6 +11,8 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS, MODELS
 from shipped import (
     COMPARED,
+    CONFIGS,
+    PAPERS_DATA,
     ROOT,
     ROWS,
     batch_of,
@@ -21,6 +23,7 @@ from shipped import (
     small,
 )
 
+from mmseg_semflow.comparison.harness import Comparison
 from tiny import VAE, write_sd_folder
 
 COMMON = dict(camvid='camvid', toy='toy_street')
@@ -93,6 +96,17 @@ def test_row_of_the_paper_trains_validates_and_tests(name, tmp_path, monkeypatch
     assert (tmp_path / 'work/iter_1.pth').is_file()
     if 'symmflow' in name:
         assert runner.message_hub.get_scalar('val/diversity').current() > 0
+
+
+@pytest.mark.parametrize('data', PAPERS_DATA)
+def test_rows_of_one_table_have_the_same_test_data(data, tmp_path, monkeypatch):
+    for library in ('mmagic', 'mmdet'):
+        pytest.importorskip(library)
+    lay_out(data, tmp_path / 'data' / data)
+    monkeypatch.chdir(tmp_path)
+    names = [f'semflow_{data}', *(name for name in ROWS if name.endswith(data))]
+    table = Comparison([str(CONFIGS / f'{name}.py') for name in names])
+    assert len(table.configs) == len(names) > 2
 
 
 PAGE = (ROOT / 'docs/results.md').read_text()

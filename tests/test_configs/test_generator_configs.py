@@ -25,7 +25,7 @@ GENERATORS = [name for name in COMPARED if read(name).default_scope == 'mmagic']
 # epochs, training images, rates of generator and discriminator, betas.
 PUBLISHED = dict(
     pix2pixhd_celebamask_hq=(1, 200, 24183, 2e-4, 2e-4, (0.5, 0.999)),
-    spade_celebamask_hq=(8, 100, 24183, 1e-4, 4e-4, (0., 0.999)),
+    spade_celebamask_hq=(8, 100, 24183, 1e-4, 4e-4, (0., 0.9)),
     scgan_celebamask_hq=(8, 100, 24183, 1e-4, 4e-4, (0., 0.999)),
     cyclegan_cityscapes=(1, 200, 2975, 2e-4, 2e-4, (0.5, 0.999)))
 published = pytest.mark.parametrize('name', PUBLISHED)
