@@ -17,7 +17,7 @@ from tiny import clashing_names
 PACKAGE = Path(mmseg_semflow.__file__).parent
 TOOLBOX = {'torch', 'numpy', 'cv2', 'mmengine', 'mmcv', 'mmseg'}
 METRICS = {'torchmetrics', 'torch_fidelity', 'lpips'}
-WEB = {'gradio', 'fastapi', 'uvicorn', 'jinja2'}
+WEB = {'PIL', 'gradio', 'fastapi', 'uvicorn', 'jinja2'}
 # Folder or file: the libraries and the own folders it may import. The first
 # that fits counts. Nobody imports runtime, which configs and tools choose, nor
 # the rooms that are optional: comparison, benchmark and webapp.

@@ -575,6 +575,8 @@ model = dict(semflow=dict(
                        f'{ROOT}/tools/check_setup.py config.py --gpus 2')
     for line in last:
         assert said.count(line) == 1
+    usage = call(ROOT / 'tools/dist_train.sh', cwd=tmp_path, fails=True)
+    assert usage.startswith('Usage: tools/dist_train.sh CONFIG GPUS')
 
 
 def test_a_line_is_left_for_the_launcher(monkeypatch, tmp_path):

@@ -7,10 +7,11 @@
 # launcher print: the tools leave it in a file for us.
 launch() {
     local tool=$1 gpus=$2 said code=0
-    said=$(mktemp -d)
+    # Without a folder for it every process says it itself.
+    said=$(mktemp -d) || said=''
     # shellcheck disable=SC2064
-    trap "rm -rf '$said'" EXIT
-    SEMFLOW_ERROR_FILE="$said/error" \
+    trap "tell '$said' '$tool' '$3' '$gpus'" EXIT
+    SEMFLOW_ERROR_FILE="${said:+$said/error}" \
     PYTHONPATH="$(dirname "$0")/..:${PYTHONPATH:-}" \
     "${PYTHON:-python}" -m torch.distributed.run \
         --nnodes="${NNODES:-1}" \
@@ -19,10 +20,17 @@ launch() {
         --nproc_per_node="$gpus" \
         --master_port="${PORT:-29500}" \
         "$(dirname "$0")/$tool" "${@:3}" --launcher pytorch || code=$?
-    if [ -s "$said/error" ]; then
-        cat "$said/error" >&2
-        echo "To see at once what else is missing: python" \
-            "$(dirname "$0")/check_setup.py $3 --gpus $gpus" >&2
-    fi
     return $code
+}
+
+# tell FOLDER TOOL CONFIG GPUS
+tell() {
+    if [ -s "$1/error" ]; then
+        cat "$1/error" >&2
+        if [ "$2" = train.py ] && grep -qs . "$3" && [ "${3#*comparison/}" = "$3" ]; then
+            echo "To see at once what else is missing: python" \
+                "$(dirname "$0")/check_setup.py $3 --gpus $4" >&2
+        fi
+    fi
+    rm -rf "$1"
 }

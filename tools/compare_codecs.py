@@ -4,7 +4,7 @@ Encodes the masks of the test images, decodes them and looks for the nearest
 anchors: mIoU and pixels, and the IoU of each class. With --latent-noise also
 after Gaussian noise on the latents. Writes codecs.md and codecs.csv. Example:
     python tools/compare_codecs.py configs/semflow_cityscapes.py \
-        --codecs 2,254 3,127 6,50 --codes spread eq7 --latent-noise 0 0.3
+        --codecs 3,127 6,50 --codes spread eq7 --latent-noise 0 0.3
 """
 
 import argparse

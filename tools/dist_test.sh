@@ -2,5 +2,6 @@
 # Usage: tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of tools/test.py]
 # Without a GPU it starts as many processes on the CPU.
 set -euo pipefail
+[ $# -ge 3 ] || { sed -n '2,3s/^# //p' "$0" >&2; exit 2; }
 source "$(dirname "$0")/_launch.sh"
 launch test.py "$3" "$1" "$2" "${@:4}"

@@ -1,7 +1,7 @@
 r"""Measure mean and deviation of a dataset's latents, for the autoencoder.
 
-Of the test images of a config and of their perturbed pseudo masks, as its
-autoencoder leaves them. Example:
+Of the test images of a config and of their perturbed pseudo masks, for `mean` and
+`std` of a TinyAutoencoder. Example:
     python tools/latent_statistics.py configs/semflow_cityscapes.py \
         --num-images 100
 """
@@ -31,6 +31,9 @@ def main() -> None:
         import mmseg_semflow.runtime  # noqa: F401
         from mmseg_semflow.apis.autoencoder_choice import AutoencoderTrial
         cfg = read_config(args.config, args.cfg_options)
+    # Those of the author's latents, whatever the config takes out already.
+    for key in ('mean', 'std'):
+        cfg.model.semflow.autoencoder.pop(key, None)
     found = AutoencoderTrial(cfg, args.num_images, args.device).statistics()
     print()
     for name, row in found.items():

@@ -42,6 +42,10 @@ def main() -> None:
     with imports():
         import mmseg_semflow.runtime  # noqa: F401
         from mmseg_semflow.comparison.reproduction import Reproduction
+    names = [name for name, _ in args.checkpoints]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        sys.exit(f'error: {twice[0]} is given twice')
     page = Path(__file__).parents[1] / 'docs/paper.md'
     reproduction = Reproduction(page, dict(args.checkpoints), args.out)
     failed, title = 0, None

@@ -78,16 +78,16 @@ def main() -> None:
         cfg = runner_config(args)
         from mmengine.runner import Runner
     cfg.load_from = args.checkpoint
-    # Else the hook that paints would build the training's loop, with its data.
-    cfg.update(dict.fromkeys(
-        ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')))
     if args.show or args.show_dir is not None:
         show_predictions(cfg, args)
     if args.tta:
         augment(cfg)
     if args.out is not None:
         keep_predictions(cfg, args.out)
-    Runner.from_cfg(cfg).test()
+    runner = Runner.from_cfg(cfg)
+    # Else the hook that paints would build the training's loop, with its data.
+    runner._train_loop = None
+    runner.test()
 
 
 if __name__ == '__main__':

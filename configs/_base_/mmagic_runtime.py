@@ -30,7 +30,7 @@ mmagic_runtime = dict(
         type='ConcatImageVisualizer',
         vis_backends=[dict(type='LocalVisBackend')],
         fn_key='img_path',
-        img_keys=['gt_img', 'fake_img'],
+        img_keys=['gt_img', 'samples'],
         bgr2rgb=True),
     default_hooks=dict(
         visualization=dict(_delete_=True, type='BasicVisualizationHook')))

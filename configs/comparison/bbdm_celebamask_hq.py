@@ -17,4 +17,6 @@ model = dict(
     test_cfg=dict(_delete_=True, num_samples=3, **synthesis))
 # A generator has the metrics of SynthesisEvalHook in its own evaluator.
 custom_hooks = [h for h in _base_.custom_hooks if h.type != 'SynthesisEvalHook']
+# 600 network calls per image: few of them in validations.
+val_dataloader = dict(dataset=dict(indices=40))
 comparison = dict(num_steps=[200])

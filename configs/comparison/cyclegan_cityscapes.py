@@ -2,7 +2,7 @@
 # process.
 #   python tools/train.py configs/comparison/cyclegan_cityscapes.py
 # Widths, blocks, batch, epochs (100 at a constant rate, 100 in which it falls to 0),
-# rate and weights of the losses are its authors', but their Cityscapes is of 128 x 128
+# rate and weights of the losses are its paper's, but their Cityscapes is of 128 x 128
 # pixels, with 6 blocks; 9 are theirs from 256 x 256 on. The colours are SemFlow's. It
 # has no noise: the images of a mask are equal, its diversity is 0.
 _base_ = '../_base_/comparison/gan_cityscapes.py'

@@ -9,6 +9,8 @@ model = dict(
     test_cfg=dict(num_steps=200, solver='DDIMScheduler'))
 # It synthesises no images.
 custom_hooks = [h for h in _base_.custom_hooks if h.type != 'SynthesisEvalHook']
+# 200 network calls per image: few of them in validations.
+val_dataloader = dict(dataset=dict(indices=100))
 comparison = dict(
     solvers=['DDIMScheduler', 'DDPMScheduler'],
     num_steps=[1, 2, 5, 10, 25, 50, 100, 200])

@@ -1,6 +1,9 @@
 # The paper's recipe for CelebAMask-HQ: Stable Diffusion 1.5 on 8 GPUs x 32 images
 # of 512 x 512, 80k iterations. It segments and synthesises in 25 Euler steps.
 #   tools/dist_train.sh configs/semflow_celebamask_hq.py 8
+# Gradients are clipped as the paper says. In the released code they are not: under
+# DeepSpeed 0.12 to 0.16 its setting has no effect. To do the same, add
+#   --cfg-options optim_wrapper.clip_grad=None
 _base_ = [
     '../_base_/datasets/celebamask_hq.py',
     'mmseg::_base_/default_runtime.py', '../_base_/models/semflow_sd15.py',

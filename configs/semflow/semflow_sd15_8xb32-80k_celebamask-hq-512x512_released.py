@@ -10,7 +10,9 @@ codec = dict(_base_.codec, amplitude=6.375)
 model = dict(semflow=dict(codec=codec))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'), _base_.resize,
+    _base_.resize,
+    dict(type='LoadAnnotations'),
+    dict(type='Resize', scale=_base_.scale, keep_ratio=False),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs')
 ]

@@ -1,6 +1,8 @@
 # semflow_cityscapes.py with gradients and AdamW's moments sharded over the GPUs
 # by DeepSpeed's ZeRO-2, in bfloat16 with float32 master weights.
 #   tools/dist_train.sh configs/semflow_cityscapes_deepspeed.py 8
+# Without clipping, as the released code trains: --cfg-options
+#   strategy.gradient_clipping=0.
 _base_ = './semflow_sd15_8xb32-8k_cityscapes-512x1024.py'
 runner_type = 'FlexibleRunner'
 strategy = dict(

@@ -124,10 +124,16 @@ def meta_of_dataset(cfg: Config) -> dict:
         does not say.
     """
     dataset = innermost(cfg.get('test_dataloader', {}).get('dataset', {}))
+    while 'datasets' in dataset:  # concatenated, of the same classes
+        dataset = innermost(dataset['datasets'][0])
     if 'type' not in dataset:
         return {}
     init_default_scope(cfg.get('default_scope', 'mmseg'))
-    # The dataset itself says it, without reading a file: the config may choose
-    # among its classes.
-    return DATASETS.build(
-        dict(dataset, pipeline=[], lazy_init=True)).metainfo
+    try:
+        # The dataset itself says it: the config may choose among its classes.
+        return DATASETS.build(
+            dict(dataset, pipeline=[], lazy_init=True)).metainfo
+    except (AssertionError, OSError):  # some of mmsegmentation's look for files
+        with DATASETS.switch_scope_and_registry('mmseg') as registry:
+            kind = registry.get(dataset['type'])
+        return {**kind.METAINFO, **dataset.get('metainfo', {})}

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmengine.utils import import_modules_from_strings
+from mmengine.registry import METRICS, init_default_scope
 
 from mmseg_semflow.apis.tables import Row, to_markdown
 from mmseg_semflow.datasets.layout import check_layout
+from mmseg_semflow.extras import reason
 from mmseg_semflow.files import write_bytes
 
 # What the page's functions `of` and `weights` are given.
 NAMES = re.compile(r'\$\((?:of|weights) ([^)]+)\)')
+METRICS_GIVEN = re.compile(r'--metrics((?: [A-Za-z]\w*)+)')
 TABLES = ('segmentation.csv', 'synthesis.csv')
 PICTURES = ('.png', '.gif')
 # The functions of the page, for checkpoints that are listed in $LISTED, one
@@ -153,11 +154,18 @@ class Reproduction:
                 self._data[name] = self._missing_data(name)
             if self._data[name]:
                 return self._data[name]
+        given = METRICS_GIVEN.search(command)
+        for name in given[1].split() if given else ():
+            lacking = METRICS.build(dict(type=name)).missing
+            if lacking:
+                return lacking
         return ''
 
     def _missing_data(self, name: str) -> str:
-        cfg = Config.fromfile(self.config_of(name), import_custom_modules=False)
-        import_modules_from_strings(**cfg.get('custom_imports', dict(imports=None)))
+        try:
+            cfg = Config.fromfile(self.config_of(name))
+        except ImportError as error:
+            return reason(error)
         init_default_scope('mmseg')
         dataset = dict(cfg.test_dataloader.dataset)
         dataset.pop('_scope_', None)
@@ -246,18 +254,35 @@ class Reproduction:
             '\n'.join(section.lines)).strip()
 
     def _found(self, folder: Path) -> Iterator[str]:
-        """Show the tables and pictures below a folder, rows of one kind together."""
-        for name in TABLES:
+        """Show the tables and pictures below a folder, rows of one kind together.
+
+        The first column is the folder in it that a row is from.
+        """
+        for name, read in (*((table, _read_rows) for table in TABLES),
+                           ('[0-9]*_[0-9]*.json', _read_figures)):
             rows = [
-                row for path in sorted(folder.rglob(name))
-                for row in _read_rows(path)
+                dict({'from': path.relative_to(folder).parts[0]}, **row)
+                for path in sorted(folder.rglob(name)) for row in read(path)
             ]
             if rows:
                 yield to_markdown(rows)
+        for path in sorted(folder.rglob('comparison.md')):
+            told = [line for line in path.read_text().splitlines()
+                    if line and line[0] not in '|#']
+            yield f'{path.relative_to(folder).parts[0]}: {" ".join(told)}'
         for path in sorted(folder.rglob('*')):
             if path.suffix in PICTURES:
                 relative = path.relative_to(self.out).as_posix()
                 yield f'![{relative}]({relative.replace(" ", "%20")})'
+
+
+def _read_figures(path: Path) -> List[Row]:
+    """Read what mmengine's logger writes of a test."""
+    return [{
+        key: value
+        for key, value in json.loads(path.read_text()).items()
+        if isinstance(value, (int, float)) and 'time' not in key
+    }]
 
 
 def _read_rows(path: Path) -> List[Row]:

@@ -56,7 +56,8 @@ class SafeCheckpointHook(CheckpointHook):
         complete = sorted(
             (path for path in folder.glob('*')
              if re.fullmatch(f'{before}[0-9]+{after}', path.name)
-             and (zipfile.is_zipfile(path) or path.is_dir())),
+             and (zipfile.is_zipfile(path)
+                  or path.is_dir() and pointer.is_file())),
             key=lambda path: path.stat().st_mtime_ns)
         if complete and Path(named) != complete[-1]:
             runner.logger.warning(

@@ -58,7 +58,8 @@ class RectifiedFlowPath:
             instead, where the first step of every segmentation is made; at
             least one sample unless it is 0. Defaults to 0, the paper.
         end_fraction (float): Part that gets t = 1, where every synthesis
-            begins, in the same way. Defaults to 0, the paper.
+            begins; at least one sample unless it is 0 or all others start.
+            Defaults to 0, the paper.
 
     Raises:
         ValueError: If ``time_sampling`` is unknown or the fractions are

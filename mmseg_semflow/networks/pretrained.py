@@ -233,7 +233,7 @@ def read_weights(path: PathLike) -> Dict[str, Tensor]:
     if weights and not any(value.numel() for value in weights.values()):
         raise ValueError(
             f'{path} holds no values: DeepSpeed with ZeRO-3 left them in '
-            'several files. Its zero_to_fp32.py, which lies beside them, '
+            'several files. Its zero_to_fp32.py, which lies in the folder above, '
             'makes one of them')
     return {key.removeprefix('module.'): value for key, value in weights.items()}
 

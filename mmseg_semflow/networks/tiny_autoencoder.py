@@ -164,6 +164,12 @@ class TinyAutoencoder(FrozenAutoencoder):
         folder = Path(self.weights)
         if folder.is_dir():
             path = folder / DIFFUSERS_FILE
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f'the folder {folder} holds no {DIFFUSERS_FILE}, as that of '
+                    "diffusers' AutoencoderTiny does; of the author's two files "
+                    "name the beginning, such as 'pretrained/taef2' for "
+                    'pretrained/taef2_encoder.pth')
             parts = dict.fromkeys(('encoder', 'decoder'), path)
             found = _from_diffusers(read_weights(path))
         else:

@@ -29,6 +29,7 @@ from mmseg_semflow.flow import (
     uniform_times,
 )
 from mmseg_semflow.models import SemFlowModel
+from mmseg_semflow.models.processes import DIRECTIONS
 from mmseg_semflow.pixels import resize_labels, to_uint8
 
 from .batches import batches_of_one_size
@@ -311,7 +312,7 @@ class Synthesizer(ImageSampler):
                 uniform_times(self.num_steps, start, end),
                 self.solver,
                 return_trajectory=True,
-                generators=self._generators('image_to_mask', pixels, [0]),
+                generators=self._generators(DIRECTIONS[int(start > end)], pixels, [0]),
                 wrap=self._wrap)
         return to_uint8(states[:, 0])
 

@@ -96,6 +96,7 @@ print('called with', sys.argv[1:])
 folder = pathlib.Path(sys.argv[-1], 'row')
 folder.mkdir(parents=True, exist_ok=True)
 (folder / 'segmentation.csv').write_text('method,mIoU,note\\na,12.3456,\\n')
+(folder / 'comparison.md').write_text('## A\\n| a |\\n8 test images.\\n')
 (folder / 'a b.png').write_bytes(b'')
 ''')
     (root / 'fails.py').write_text('raise SystemExit(3)')
@@ -119,7 +120,9 @@ def test_what_is_there_runs_once(root, capfd):
     assert told in capfd.readouterr().out
     assert (root / 'out/table_1/log.txt').read_text() == f'{told}\n'
     page = (root / 'out/paper.md').read_text()
-    assert '| method | mIoU |\n| --- | --- |\n| a | 12.35 |\n' in page
+    table = '| from | method | mIoU |\n| --- | --- | --- |\n| row | a | 12.35 |\n'
+    assert table in page
+    assert 'row: 8 test images.' in page
     assert '![table_1/row/a b.png](table_1/row/a%20b.png)' in page
     assert '[link](../docs/results.md#there) and [another](https://a.b)' in page
     assert 'exit status 3' in page and 'no checkpoint of semflow_camvid' in page
@@ -130,6 +133,17 @@ def test_what_is_there_runs_once(root, capfd):
     checkpoint.write_bytes(b'other weights')
     reproduce(root, 'semflow_toy')
     assert 'called with' in capfd.readouterr().out
+
+
+def test_weights_of_a_metric_that_are_missing(root, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(root))
+    page = root / 'docs/paper.md'
+    page.write_text(FAKE.replace(
+        'python made.py $(of semflow_toy) ',
+        'python made.py --metrics SampleDiversity PerceptualDistance -- '
+        '$(of semflow_toy) '))
+    state = reproduce(root, 'semflow_toy')[0]
+    assert 'left out: PerceptualDistance is left out: ' in state
 
 
 def test_what_is_missing_is_told(root):

@@ -49,7 +49,9 @@ def test_config_trains_and_tests_by_its_own_pipeline(name, tmp_path, monkeypatch
     assert found.keys() == {'diversity', 'brightness', 'gt_brightness'}
     pictures = list((tmp_path / 'work').rglob('vis_image/*.png'))
     height, width = cfg.model.test_cfg.size
-    assert cv2.imread(str(pictures[0])).shape == (height, 2 * width, 3)
+    # The real image, and the samples below each other.
+    count = cfg.model.test_cfg.num_samples
+    assert cv2.imread(str(pictures[0])).shape == (count * height, 2 * width, 3)
 
 
 @pytest.mark.parametrize('name', GANS)

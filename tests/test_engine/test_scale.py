@@ -35,7 +35,7 @@ model = dict(test_cfg=dict(num_steps=1), semflow=dict(
         unet=dict(_delete_=True, **{UNET})),
     autoencoder=dict(sd_folder='sd', vae=dict(_delete_=True, **{VAE}))))
 pipeline = _base_.train_pipeline
-pipeline[2]['scale'] = (64, 32)
+pipeline[1]['scale'] = pipeline[3]['scale'] = (64, 32)
 pipeline.insert(0, dict(type='SeedByFile'))
 test_pipeline = _base_.test_pipeline
 test_pipeline[1]['scale'] = (64, 32)

@@ -392,6 +392,10 @@ def test_both_directions_with_noise_on_the_mask():
         for seed in (0, 0, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)
     assert not torch.equal(one[0], one[1])
+    # A trajectory ends at the sample of its seed.
+    synthesizer = Synthesizer(model.semflow, 2)
+    path = synthesizer.trajectory(synthesizer.perturbed(labels, 0), 1., 0.)
+    assert torch.equal(path[-1], one[0])
     image = torch.rand(1, 3, 8, 8) * 2 - 1
     first, second = (model.semflow.image_to_mask(image, 2) for _ in range(2))
     assert torch.equal(first, second)

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from PIL import Image
 from safetensors.torch import save_file
 
-SHARED = Path(__file__).parents[3] / 'shared'
+SHARED = Path(__file__).parents[3] / 'shared'  # beside a clone, if it is there
 TAEF2 = Path(os.environ.get('TAEF2', SHARED / 'weights/taef2/taef2'))
 CAMVID = Path(os.environ.get('CAMVID', SHARED / 'data/camvid'))
 MEMBERS = [(4, False), (16, False), (32, True)]
@@ -117,6 +117,12 @@ def test_half_a_pair(tmp_path):
     with pytest.raises(FileNotFoundError, match=(
             'no .*tae_decoder.safetensors and no .*tae_decoder.pth: get both')):
         build(weights=str(tmp_path / 'tae')).init_weights()
+
+
+def test_a_folder_of_the_authors_files(tmp_path):
+    write(build(), tmp_path / 'tae')
+    with pytest.raises(FileNotFoundError, match='name the beginning, such as'):
+        build(weights=str(tmp_path)).init_weights()
 
 
 def test_files_that_are_none_of_it(tmp_path):

@@ -3,7 +3,7 @@ dataset_type = 'CelebAMaskHQDataset'
 data_root = 'data/celebamask_hq'
 codec = dict(num_classes=19, divisions=6, spacing=50, amplitude=6)
 scale = (512, 512)
-# By Pillow and bicubic, as in the released code; labels stay nearest.
+# Images as in the released code, by Pillow and bicubic.
 resize = dict(
     type='Resize', scale=scale, keep_ratio=False, backend='pillow',
     interpolation='bicubic')
@@ -11,8 +11,10 @@ resize = dict(
 swap_seg_labels = [(4, 5), (6, 7), (8, 9)]
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
     resize,
+    dict(type='LoadAnnotations'),
+    # The labels by nearest; the image has its size.
+    dict(type='Resize', scale=scale, keep_ratio=False),
     dict(type='RandomFlip', prob=0.5, swap_seg_labels=swap_seg_labels),
     dict(type='PackSegInputs')
 ]

@@ -3,14 +3,16 @@ _base_ = 'mmseg::_base_/datasets/cityscapes.py'
 dataset_type = 'CheckedCityscapesDataset'
 codec = dict(num_classes=19, divisions=6, spacing=50, amplitude=6)
 scale = (1024, 512)
-# By Pillow and bicubic, as in the released code; labels stay nearest.
+# Images as in the released code, by Pillow and bicubic.
 resize = dict(
     type='Resize', scale=scale, keep_ratio=False, backend='pillow',
     interpolation='bicubic')
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
     resize,
+    dict(type='LoadAnnotations'),
+    # The labels by nearest; the image has its size.
+    dict(type='Resize', scale=scale, keep_ratio=False),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs')
 ]

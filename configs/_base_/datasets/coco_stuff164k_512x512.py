@@ -4,15 +4,17 @@ dataset_type = 'CheckedCOCOStuffDataset'
 # 171 of the 6^3 = 216 colours that Eq. 7 has.
 codec = dict(num_classes=171, divisions=6, spacing=50, amplitude=6)
 crop_size = (512, 512)
-# By Pillow and bicubic, as in the released code; labels stay nearest.
+# Images as in the released code, by Pillow and bicubic.
 resize = dict(
     type='Resize', scale=crop_size, keep_ratio=False, backend='pillow',
     interpolation='bicubic')
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
     # The shorter side becomes that of the crop: a square as large as fits.
     dict(resize, scale=(2048, 512), keep_ratio=True),
+    dict(type='LoadAnnotations'),
+    # The labels by nearest; the image has its size.
+    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs')
