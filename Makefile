@@ -33,7 +33,7 @@ test-process: $(VENV)/installed
 	$(PYTEST) $(PARALLEL) -m process
 
 test-browser: $(VENV)/installed
-	$(PYTEST) -m browser
+	$(PYTEST) -rs -m browser
 
 test-full-size: $(VENV)/installed
 	$(BIN)/python -m pytest -m full_size
