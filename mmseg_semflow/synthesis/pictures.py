@@ -1,12 +1,13 @@
 """Reading of masks from files, and writing of pictures to files."""
 
 import io
+from contextlib import contextmanager
 from pathlib import Path
-from typing import List, Optional, Sequence, Union
+from typing import Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from mmseg_semflow.files import write_bytes
@@ -110,23 +111,49 @@ def read_label_map(mask: Union[str, Path, np.ndarray],
     return torch.from_numpy(labels)
 
 
+def read_rgb(path: Union[str, Path]) -> np.ndarray:
+    """Read any picture as RGB, uint8, shape (H, W, 3), turned as its EXIF says.
+
+    Raises:
+        ValueError: If it cannot be read. The file is named.
+    """
+    with _opened(path) as picture:
+        return np.array(ImageOps.exif_transpose(picture).convert('RGB'))
+
+
+def has_colours(path: Union[str, Path]) -> bool:
+    """Tell whether a picture has colours, or a table of them.
+
+    Raises:
+        ValueError: If it cannot be read. The file is named.
+    """
+    with _opened(path) as picture:
+        return Image.getmodebase(picture.mode) != 'L'
+
+
 def _read(path: Union[str, Path], coloured: bool) -> np.ndarray:
     """Read gray levels or indices (H, W), or colours (H, W, 3)."""
+    with _opened(path) as picture:
+        if picture.mode in ('LA', 'La'):
+            picture = picture.convert('L')
+        elif picture.mode not in ('1', 'L', 'P', 'I', 'F') and \
+                not picture.mode.startswith('I;') or (
+                    picture.mode == 'P' and coloured):
+            picture = picture.convert('RGB')
+        pixels = np.array(picture)
+    return pixels.astype(np.int64) if pixels.dtype == bool else pixels
+
+
+@contextmanager
+def _opened(path: Union[str, Path]) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:
-            if picture.mode in ('LA', 'La'):
-                picture = picture.convert('L')
-            elif picture.mode not in ('1', 'L', 'P', 'I', 'F') and \
-                    not picture.mode.startswith('I;') or (
-                        picture.mode == 'P' and coloured):
-                picture = picture.convert('RGB')
-            pixels = np.array(picture)
+            yield picture
     except FileNotFoundError:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError,
             SyntaxError, ValueError) as error:
         raise ValueError(f'{path} cannot be read as a picture: {error}') from error
-    return pixels.astype(np.int64) if pixels.dtype == bool else pixels
 
 
 def _labels_of(pixels: np.ndarray, palette: Palette, void: int,

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Iterator, Optional
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from mmseg_semflow.apis import SemFlowInferencer
 from mmseg_semflow.flow import SOLVERS
+from mmseg_semflow.synthesis.pictures import has_colours, read_rgb
 
 from .markup import (
     FILES,
@@ -41,13 +41,12 @@ def _errors_shown() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: str, name: str) -> Iterator[Image.Image]:
+def _named(path: str) -> Iterator[None]:
+    """Name in errors not the path of a copy, but the file as the user knows it."""
     try:
-        with Image.open(path) as picture:
-            yield picture
-    except (Image.DecompressionBombError, OSError, SyntaxError,
-            ValueError) as error:
-        raise ValueError(f'{name} cannot be read as an image') from error
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).replace(path, Path(path).name)) from error
 
 
 def _room(with_path: bool) -> str:
@@ -67,8 +66,8 @@ class _Actions:
     def read_image(self, upload: Any) -> Optional[np.ndarray]:
         if upload is None:
             return None
-        with _opened(upload.path, upload.orig_name) as picture:
-            return np.array(ImageOps.exif_transpose(picture).convert('RGB'))
+        with _named(upload.path):
+            return read_rgb(upload.path)
 
     def new_image(self, image: Optional[np.ndarray], *sides: int) -> tuple:
         return None, '', '', '', *(
@@ -126,16 +125,9 @@ class _Actions:
 
     @_errors_shown()
     def uploaded_mask(self, path: str) -> str:
-        name = Path(path).name
-        with _opened(path, name) as picture:
-            # A picture with a table of colours has the base mode 'RGB'.
-            is_label_map = Image.getmodebase(picture.mode) == 'L'
-        try:
-            labels = self.inferencer.read(
-                path, None if is_label_map else self.inferencer.palette)
-        except ValueError as error:
-            # Not the copy's path, but the name that the user knows.
-            raise ValueError(str(error).replace(path, name)) from error
+        with _named(path):
+            palette = self.inferencer.palette if has_colours(path) else None
+            labels = self.inferencer.read(path, palette)
         return self._to_canvas(labels.numpy())
 
     def _to_canvas(self, labels: np.ndarray) -> str:

@@ -10,9 +10,11 @@ from PIL import Image
 
 from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.synthesis.pictures import (
+    has_colours,
     list_masks,
     read_label_map,
     read_note,
+    read_rgb,
     write_picture,
 )
 from tiny import CODEC
@@ -42,6 +44,27 @@ def test_gray_indexed_and_coloured_masks_are_the_same(tmp_path):
         assert torch.equal(found, expected)
     assert torch.equal(read_label_map(LABELS, CODEC5), expected)
     assert torch.equal(read_label_map(coloured(LABELS), CODEC5, PALETTE), expected)
+
+
+def test_any_picture_as_rgb(tmp_path):
+    pixels = coloured(LABELS)
+    for mode in ('RGB', 'RGBA', 'P', 'L', '1', 'I;16'):
+        picture = Image.fromarray(pixels).convert(
+            mode, palette=Image.Palette.ADAPTIVE)
+        picture.save(tmp_path / 'a.png')
+        assert read_rgb(tmp_path / 'a.png').shape == (2, 3, 3)
+        assert has_colours(tmp_path / 'a.png') == (mode[0] in 'RP')
+        if mode[0] in 'RP':
+            np.testing.assert_array_equal(read_rgb(tmp_path / 'a.png'), pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned to the left
+    Image.fromarray(pixels).save(tmp_path / 'a.png', exif=exif)
+    np.testing.assert_array_equal(
+        read_rgb(tmp_path / 'a.png'), np.rot90(pixels, -1))
+    (tmp_path / 'a.png').write_bytes(b'text')
+    for read in (read_rgb, has_colours):
+        with pytest.raises(ValueError, match='a.png cannot be read as a picture'):
+            read(tmp_path / 'a.png')
 
 
 def test_reduce_zero_label():

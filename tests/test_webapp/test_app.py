@@ -253,7 +253,7 @@ def test_files_and_errors(page, tmp_path):
     np.testing.assert_array_equal(labels_on_canvas(page), labels[1:])
     click(page, 'Undo')
     upload.set_input_files(tmp_path / 'empty.png')
-    page.get_by_text('empty.png cannot be read as an image').wait_for()
+    page.get_by_text('empty.png cannot be read as a picture').wait_for()
     upload.set_input_files(tmp_path / 'wrong.png')
     page.get_by_text('wrong.png has the labels [5, 6, 7]').wait_for()
     click(page, 'From segmentation')
@@ -262,7 +262,8 @@ def test_files_and_errors(page, tmp_path):
     page.get_by_text('there is no image to segment').wait_for()
     (tmp_path / 'text.png').write_bytes(b'text')
     page.set_input_files('#image input[type=file]', tmp_path / 'text.png')
-    page.get_by_text('text.png cannot be read as an image', exact=True).wait_for()
+    page.get_by_text('text.png cannot be read as a picture').wait_for()
+    assert '/' not in page.get_by_text('text.png cannot be').inner_text()
     np.testing.assert_array_equal(labels_on_canvas(page), labels)
 
 
