@@ -18,5 +18,5 @@ model = dict(
 # A generator has the metrics of SynthesisEvalHook in its own evaluator.
 custom_hooks = [h for h in _base_.custom_hooks if h.type != 'SynthesisEvalHook']
 # 600 network calls per image: few of them in validations.
-val_dataloader = dict(dataset=dict(indices=40))
+val_dataloader = dict(dataset=dict(_scope_='mmseg', indices=40))
 comparison = dict(num_steps=[200])
