@@ -23,8 +23,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out', help="folder to write to; default: the config's cache")
     parser.add_argument(
-        '--num-draws', type=int, default=4,
-        help='perturbed pseudo masks per image and flip')
+        '--num-draws', type=int,
+        help='perturbed pseudo masks per view; default: 4, or 1 where the '
+        'amplitude is 0')
     parser.add_argument('--device')
     add_cfg_options(parser)
     return parser.parse_args()

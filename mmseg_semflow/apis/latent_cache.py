@@ -14,7 +14,11 @@ from mmengine.utils import ProgressBar
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mmseg_semflow.datasets.cached_latents import FixedPairs, LatentCache, as_json
+from mmseg_semflow.datasets.cached_latents import (
+    LatentCache,
+    TrainingViews,
+    as_json,
+)
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.flow import PseudoMaskCodec, perturb, seeded_generator
 from mmseg_semflow.models.checkpoint_guard import weights_of
@@ -28,7 +32,8 @@ class LatentWriter:
 
     Args:
         cfg (Config): Config of the training.
-        num_draws (int): Number K of perturbations per flip.
+        num_draws (int, optional): Number K of perturbations per view. Defaults
+            to None: 4, or 1 where the codec's amplitude is 0.
         device (str, optional): Defaults to None, a GPU if there is one.
         shard_size (int): Number of images per file. Defaults to 32.
 
@@ -37,21 +42,25 @@ class LatentWriter:
 
     Raises:
         ValueError: If ``num_draws`` is below 1 or the config is none of
-            SemFlow, or one whose pairs are not fixed.
+            SemFlow, or its pipeline cannot be cached, see
+            :class:`TrainingViews`.
     """
 
     def __init__(self,
                  cfg: Config,
-                 num_draws: int,
+                 num_draws: Optional[int] = None,
                  device: Optional[str] = None,
                  shard_size: int = 32) -> None:
-        if num_draws < 1:
-            raise ValueError(f'num_draws must be >= 1, but got {num_draws}')
         cfg = read_config(cfg)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         dataset = cfg.train_dataloader.dataset
-        self.pairs = FixedPairs(dataset.get('dataset', dataset))
+        self.views = TrainingViews(
+            dataset.get('dataset', dataset), dataset.get('num_views'))
         self.codec = PseudoMaskCodec(**cfg.model.semflow.codec)
+        if num_draws is None:
+            num_draws = 4 if self.codec.amplitude else 1
+        if num_draws < 1:
+            raise ValueError(f'num_draws must be >= 1, but got {num_draws}')
         device = device or get_device()
         self.preprocessor = MODELS.build(
             cfg.model.get('data_preprocessor')
@@ -59,13 +68,14 @@ class LatentWriter:
         self.preprocessor.serve(self.codec)
         self.autoencoder = build_autoencoder(cfg).to(device)
         self.num_draws = num_draws
-        self.size = self._pictures(0)['inputs'].shape[-2:]
+        self.size: Optional[torch.Size] = None
+        self._pictures(0)
         self.key = dict(
             format=2,
             autoencoder=self.autoencoder.identity(),
             size=list(self.size),
             codec=as_json(self.codec.spec),
-            **self.pairs.key(),
+            **self.views.key(),
             num_draws=num_draws,
             shard_size=shard_size,
             dtype='float32')
@@ -76,14 +86,23 @@ class LatentWriter:
         height, width = self.size
         cells = height * width // self.autoencoder.factor**2
         latent = 4 * self.autoencoder.latent_channels * cells
-        return len(self.pairs.flips) * (
+        return len(self.views.probabilities) * (
             (2 + self.num_draws) * latent + height * width)
 
     def _pictures(self, index: int) -> dict:
-        data = pseudo_collate(self.pairs.items(index))
-        shape = data['inputs'][0].shape[-2:]
-        self.preprocessor.check_unpadded(shape)
-        return self.preprocessor(data, True)
+        items = self.views.items(index)
+        for item in items:
+            shape = item['inputs'].shape[-2:]
+            self.size = self.size or shape
+            if shape != self.size:
+                raise ValueError(
+                    'latents can be cached only of images of one size, but '
+                    f'{item["data_samples"].img_path} has {tuple(shape)} and '
+                    f'the first one {tuple(self.size)} (height, width): put a '
+                    'Resize with keep_ratio=False or a RandomCrop in the '
+                    'train_pipeline')
+        self.preprocessor.check_unpadded(self.size)
+        return self.preprocessor(pseudo_collate(items), True)
 
     @torch.no_grad()
     def encode(self, index: int) -> Dict[str, Tensor]:
@@ -103,12 +122,6 @@ class LatentWriter:
         data = self._pictures(index)
         images, samples = data['inputs'], data['data_samples']
         label_maps = torch.cat([s.gt_sem_seg.data for s in samples])
-        if images.shape[-2:] != self.size:
-            raise ValueError(
-                'latents can be cached only of images of one size, but '
-                f'{samples[0].img_path} has {tuple(images.shape[-2:])} and the '
-                f'first one {tuple(self.size)} (height, width): put a Resize '
-                'with keep_ratio=False in the train_pipeline')
         levels = self.codec.encode(label_maps.cpu())
         masks = torch.stack([
             perturb(
@@ -143,7 +156,7 @@ def build_autoencoder(cfg: Config) -> nn.Module:
 
 def cache_latents(cfg: Config,
                   out: Union[str, Path, None] = None,
-                  num_draws: int = 4,
+                  num_draws: Optional[int] = None,
                   device: Optional[str] = None,
                   rank: int = 0,
                   world_size: int = 1,
@@ -160,8 +173,8 @@ def cache_latents(cfg: Config,
         cfg (Config): Config of the training, with or without the cache.
         out (str | Path, optional): Folder to write to. Defaults to None, the
             ``cache`` of the config's :class:`CachedLatentsDataset`.
-        num_draws (int): Number K of perturbations per flip. Defaults
-            to 4.
+        num_draws (int, optional): See :class:`LatentWriter`. Defaults to
+            None.
         device (str, optional): Defaults to None, a GPU if there is one.
         rank (int): Which of ``world_size`` processes this is. Defaults to 0.
         world_size (int): Number of processes that share the files. Defaults
@@ -173,7 +186,7 @@ def cache_latents(cfg: Config,
 
     Raises:
         ValueError: If the folder is of another key, or something of the
-            config cannot be cached; see :class:`FixedPairs`.
+            config cannot be cached; see :class:`TrainingViews`.
         FileNotFoundError: If weights or files of the dataset are not there.
         OSError: If the disk is too small.
     """
@@ -218,7 +231,7 @@ def _announce(cache: LatentCache, writer: LatentWriter,
     free = shutil.disk_usage(cache.folder).free
     total = cache.num_images * writer.bytes_per_image
     print(f'{cache.num_images} images of {writer.size[0]}x{writer.size[1]} '
-          f'(height x width), {len(writer.pairs.flips)} flips, '
+          f'(height x width), {len(writer.views.probabilities)} views, '
           f'{writer.num_draws} perturbations: {total / 1e9:.3g} GB in '
           f'{cache.folder}; {need / 1e9:.3g} GB are to be written, '
           f'{free / 1e9:.3g} GB are free', flush=True)

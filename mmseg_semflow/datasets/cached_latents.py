@@ -17,6 +17,7 @@ from mmseg.structures import SegDataSample
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import Dataset
 
+from .seeded import VIEW, seeded_generators
 from .unreadable import naming_damaged_files
 
 # By name: a loader may be one of mmcv or of mmseg.
@@ -24,90 +25,108 @@ FIXED = ['LoadImageFromFile', 'LoadAnnotations', 'Resize']
 END = 'PackSegInputs'
 
 
-class FixedPairs:
-    """The training pairs of a dataset, fixed apart from a flip.
+class TrainingViews:
+    """The views of its images that a training set shows.
+
+    Without ``num_views`` they are the two flips of a pipeline that is fixed
+    apart from one. With it they are so many draws of any pipeline, the same
+    for the same image and number.
 
     Args:
         dataset (dict): Config of a dataset of mmsegmentation with its
             training pipeline.
+        num_views (int, optional): Number of draws. Defaults to None, the
+            flips.
 
     Attributes:
         dataset (BaseSegDataset): The dataset.
-        flip_prob (float, optional): Probability of a flip, None without a
-            ``RandomFlip``.
-        flips (List[bool]): The flips that there are.
+        probabilities (List[float]): How often training shows each view.
 
     Raises:
-        ValueError: If anything else of a pair is drawn anew every time.
+        ValueError: If, without ``num_views``, anything but a flip is drawn
+            anew every time, or ``num_views`` is below 1.
     """
 
-    def __init__(self, dataset: dict) -> None:
+    def __init__(self, dataset: dict, num_views: Optional[int] = None) -> None:
+        if num_views is not None and num_views < 1:
+            raise ValueError(f'num_views must be >= 1, but got {num_views}')
         self.dataset = DATASETS.build(dataset)
         if not isinstance(self.dataset, BaseSegDataset):
             raise ValueError(
                 'latents can be cached of a dataset of mmsegmentation, a '
                 f'BaseSegDataset, but got {type(self.dataset).__name__}')
+        self.num_views = num_views
         transforms = list(self.dataset.pipeline.transforms)
         names = [type(transform).__name__ for transform in transforms]
-        self.flip_prob: Optional[float] = None
-        for name, transform in zip(names, transforms, strict=True):
-            if isinstance(transform, RandomFlip):
-                if self.flip_prob is not None or not isinstance(
-                        transform.prob, (int, float)) or not isinstance(
-                            transform.direction, str):
-                    raise ValueError(
-                        'latents can be cached with one RandomFlip of one '
-                        f'prob and direction, but got {transform}')
-                self.flip_prob = transform.prob
-            elif name not in [*FIXED, END]:
-                raise ValueError(
-                    f'{name} stands in the train_pipeline, but latents can '
-                    'be cached only where all but a flip is fixed, by '
-                    f'{", ".join(FIXED)}, RandomFlip, {END}')
         if names[-1:] != [END]:
             raise ValueError(f'the train_pipeline must end with {END}, but got '
                              f'{", ".join(names[-1:]) or "nothing"}')
-        self.flips = [False] if self.flip_prob is None else [False, True]
+        self._pipeline = list(dataset['pipeline'][:-1])
+        if num_views is not None:
+            self.probabilities = [1 / num_views] * num_views
+            return
+        flips = [t for t in transforms if isinstance(t, RandomFlip)]
+        for transform, name in zip(transforms, names, strict=True):
+            if name not in [*FIXED, END] and transform not in flips:
+                raise ValueError(
+                    f'{name} stands in the train_pipeline, but the flips of an '
+                    'image can be cached only where all else is fixed, by '
+                    f'{", ".join(FIXED)}, RandomFlip, {END}. For a number of '
+                    'draws of the pipeline instead set num_views of '
+                    'CachedLatentsDataset')
+        if len(flips) > 1 or any(
+                not isinstance(flip.prob, (int, float))
+                or not isinstance(flip.direction, str) for flip in flips):
+            raise ValueError('flips can be cached of one RandomFlip of one prob '
+                             f'and direction, but got {flips}')
+        # How often a flip is shown does not matter to what is cached.
+        self._pipeline = [
+            {k: v for k, v in cfg.items() if k != 'prob' or transform not in flips}
+            for cfg, transform in zip(
+                self._pipeline, transforms[:-1], strict=True)
+        ]
+        self.probabilities = [1 - flips[0].prob, flips[0].prob] if flips else [1.]
         self._load = [
             Compose([_with_flip(part, flip) for part in transforms])
-            for flip in self.flips
-        ]
-        self._pipeline = [
-            {k: v for k, v in cfg.items()
-             if k != 'prob' or not isinstance(transform, RandomFlip)}
-            for cfg, transform in zip(
-                dataset['pipeline'][:-1], transforms[:-1], strict=True)
+            for flip in (False, True)[:len(self.probabilities)]
         ]
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def items(self, index: int) -> List[dict]:
-        """Make what the pipeline can give for one image.
+        """Make the views of one image.
 
         Args:
             index (int): Which image.
 
         Returns:
             List[dict]: ``inputs`` and ``data_samples``, as the pipeline packs
-            them, for every flip.
+            them, of every view.
 
         Raises:
             UnreadableImageError: If one of its files is damaged.
         """
         with naming_damaged_files():
-            return [
-                load(self.dataset.get_data_info(index)) for load in self._load
-            ]
+            if self.num_views is None:
+                return [
+                    load(self.dataset.get_data_info(index)) for load in self._load
+                ]
+            items = []
+            for view in range(self.num_views):
+                with seeded_generators(VIEW, index, view):
+                    items.append(self.dataset[index])
+            return items
 
     def key(self) -> dict:
-        """Tell what the pairs depend on, as json has it.
+        """Tell what the views depend on, as json has it.
 
         Returns:
-            dict: ``pipeline``, without the probability of the flip; and
-            ``dataset``: its type, classes, number of images and ``files``, the
-            SHA-256 of the sizes of all images and label maps and their names
-            relative to ``data_root``, in order.
+            dict: ``pipeline``, without the probability of the flip where both
+            flips are cached; ``num_views`` if there is one; and ``dataset``: its type, classes,
+            number of images and ``files``, the SHA-256 of the sizes of all
+            images and label maps and their names relative to ``data_root``, in
+            order.
         """
         digest = hashlib.sha256()
         root = self.dataset.data_root or '.'
@@ -120,6 +139,7 @@ class FixedPairs:
         return as_json(
             dict(
                 pipeline=self._pipeline,
+                **(dict(num_views=self.num_views) if self.num_views else {}),
                 dataset=dict(
                     type=type(self.dataset).__name__,
                     classes=meta.get('classes'),
@@ -145,11 +165,11 @@ def as_json(value: Any) -> Any:
 class LatentCache:
     """A folder of cached latents: ``key.json`` and shards of some images each.
 
-    A shard, a safetensors file, holds for each of its images and flips
+    A shard, a safetensors file, holds for each of its images and views
     ``posterior``, mean and standard deviation of the image latent, float32,
-    shape (images, flips, 2, C, h, w); ``mask_latents``, those of K perturbed
-    pseudo masks, float32, shape (images, flips, K, C, h, w); and
-    ``label_maps``, uint8, shape (images, flips, H, W); and the digest of the
+    shape (images, views, 2, C, h, w); ``mask_latents``, those of K perturbed
+    pseudo masks, float32, shape (images, views, K, C, h, w); and
+    ``label_maps``, uint8, shape (images, views, H, W); and the digest of the
     key it was written for.
 
     Args:
@@ -221,12 +241,12 @@ class LatentCache:
                     'delete the folder and cache the latents again')
         return missing
 
-    def load(self, index: int, flip: int, draw: int) -> Tuple[torch.Tensor, ...]:
+    def load(self, index: int, view: int, draw: int) -> Tuple[torch.Tensor, ...]:
         """Read what one image has, and nothing else.
 
         Args:
             index (int): Which image.
-            flip (int): Which of the flips.
+            view (int): Which of the views.
             draw (int): Which of the perturbations.
 
         Returns:
@@ -235,9 +255,9 @@ class LatentCache:
         """
         number, row = divmod(index, self.key['shard_size'])
         with safe_open(self.shards[number], 'pt') as shard:
-            return (shard.get_slice('posterior')[row, flip],
-                    shard.get_slice('mask_latents')[row, flip, draw],
-                    shard.get_slice('label_maps')[row, flip])
+            return (shard.get_slice('posterior')[row, view],
+                    shard.get_slice('mask_latents')[row, view, draw],
+                    shard.get_slice('label_maps')[row, view])
 
 
 def _difference(was: Any, now: Any, name: str = '') -> Optional[tuple]:
@@ -283,24 +303,38 @@ def pack_latents(posterior: torch.Tensor, mask_latent: torch.Tensor,
 class CachedLatentsDataset(Dataset):
     """A training set whose latents were written by ``tools/cache_latents.py``.
 
-    Draws a flip, with the probability of the pipeline, and one of the cached
-    perturbations; the model draws from the posterior of the image. Images
-    are not read, but their names and sizes must be those of the cache.
+    Draws a view, by default a flip with the probability of the pipeline, and
+    one of the cached perturbations; the model draws from the posterior of the
+    image. Images are not read, but their names and sizes must be those of the
+    cache.
 
     Args:
         cache (str): Folder of the cache.
         dataset (dict): Config of the training set, with its pipeline.
+        num_views (int, optional): How many draws of the pipeline the cache
+            holds of an image. Defaults to None, the flips of a pipeline that
+            is fixed otherwise.
+        crop_size (Tuple[int, int], optional): Height and width in pixels of
+            the random crops that training gets, multiples of the autoencoder's
+            factor. A crop of latents is about the latents of the crop: how
+            much they differ, ``tools/latent_statistics.py`` tells. Defaults to
+            None, all of the view.
 
     Raises:
         FileNotFoundError: If the cache or an image is not there.
-        ValueError: If the cache is not complete, or is of another pipeline
-            or dataset. Training compares its codec with the model's.
+        ValueError: If the cache is not complete, or is of another pipeline,
+            number of views or dataset, or ``crop_size`` does not fit it.
+            Training compares its codec with the model's.
     """
 
-    def __init__(self, cache: str, dataset: dict) -> None:
-        pairs = FixedPairs(dataset)
+    def __init__(self,
+                 cache: str,
+                 dataset: dict,
+                 num_views: Optional[int] = None,
+                 crop_size: Optional[Tuple[int, int]] = None) -> None:
+        views = TrainingViews(dataset, num_views)
         self.cache = LatentCache.read(cache)
-        self.cache.check_key(pairs.key())
+        self.cache.check_key(dict(views.key(), num_views=num_views))
         missing = self.cache.missing()
         if missing:
             raise ValueError(
@@ -308,14 +342,24 @@ class CachedLatentsDataset(Dataset):
                 f'{len(self.cache.shards)} files are missing, for example '
                 f'{self.cache.shards[missing[0]].name}: call '
                 'tools/cache_latents.py again, it continues')
-        self.metainfo = pairs.dataset.metainfo
+        self.metainfo = views.dataset.metainfo
         # As PseudoMaskCodec.spec has it: json makes lists of tuples.
         self.codec = {
             k: tuple(v) if isinstance(v, list) else v
             for k, v in self.cache.key['codec'].items()
         }
-        self.dataset = pairs.dataset
-        self.flip_prob = pairs.flip_prob or 0.
+        self.dataset = views.dataset
+        self.probabilities = torch.tensor(views.probabilities)
+        self.factor = self.cache.key['autoencoder']['settings']['factor']
+        self.size = tuple(self.cache.key['size'])
+        self.crop_size = tuple(crop_size or self.size)
+        if len(self.crop_size) != 2 or any(
+                not 0 < crop <= side or crop % self.factor
+                for crop, side in zip(self.crop_size, self.size, strict=False)):
+            raise ValueError(
+                f'crop_size must be height and width, multiples of '
+                f'{self.factor} up to {self.size}, the size of the views in '
+                f'{cache}, but got {crop_size}')
 
     def full_init(self) -> None:
         """Do nothing, for mmengine: all is read at once."""
@@ -324,28 +368,43 @@ class CachedLatentsDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Dict[str, Any]:
-        flip = bool(torch.rand(()) < self.flip_prob)
+        view = int((torch.rand(()) >= self.probabilities.cumsum(0)[:-1]).sum())
         draw = int(torch.randint(self.cache.key['num_draws'], ()))
-        return self.load(index, flip, draw)
+        top, left = (
+            self.factor * int(torch.randint((side - crop) // self.factor + 1, ()))
+            for side, crop in zip(self.size, self.crop_size, strict=True))
+        return self.load(index, view, draw, top, left)
 
-    def load(self, index: int, flip: bool, draw: int) -> Dict[str, Any]:
-        """Load one of the cached pairs.
+    def load(self,
+             index: int,
+             view: int,
+             draw: int,
+             top: int = 0,
+             left: int = 0) -> Dict[str, Any]:
+        """Load one of the cached pairs, cropped.
 
         Args:
             index (int): Which image.
-            flip (bool): Whether it is flipped.
+            view (int): Which of its views.
             draw (int): Which of the perturbations.
+            top (int): First row of the crop in pixels, a multiple of the
+                factor. Defaults to 0.
+            left (int): First column. Defaults to 0.
 
         Returns:
             Dict[str, Any]: See :func:`pack_latents`.
         """
-        posterior, mask_latent, label_map = self.cache.load(
-            index, int(flip), draw)
+        parts = self.cache.load(index, view, draw)
+        cropped = []
+        for part in parts:
+            scale = 1 if part is parts[-1] else self.factor
+            rows, columns = (
+                slice(start // scale, (start + size) // scale)
+                for start, size in zip((top, left), self.crop_size, strict=True))
+            cropped.append(part[..., rows, columns])
         return pack_latents(
-            posterior,
-            mask_latent,
-            label_map,
+            *cropped,
             img_path=self.dataset.get_data_info(index)['img_path'],
-            flip=flip,
+            view=view,
             codec=self.codec,
             autoencoder=self.cache.key['autoencoder'])

@@ -1,6 +1,7 @@
 """Samples that are a function of the seed and of their place in training."""
 
 import random
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import count
 from typing import Any, Dict, Iterator, NamedTuple, Sequence, Sized, Union
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from .unreadable import UnreadableImageError, naming_damaged_files
 
 # What a draw is for, so that no two kinds of draws share their numbers.
-ORDER, SAMPLE, ITERATION = range(3)
+ORDER, SAMPLE, ITERATION, VIEW = range(4)
 
 
 def seed_generators(*key: int) -> None:
@@ -33,6 +34,24 @@ def seed_generators(*key: int) -> None:
     torch.default_generator.manual_seed(int(pytorch))
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(int(pytorch))
+
+
+@contextmanager
+def seeded_generators(*key: int) -> Iterator[None]:
+    """Seed the generators, and put them back as they were at the end.
+
+    Args:
+        *key (int): See :func:`seed_generators`.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        gpus = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
+        with torch.random.fork_rng(devices=range(gpus)):
+            seed_generators(*key)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 class Draw(NamedTuple):

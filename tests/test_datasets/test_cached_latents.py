@@ -1,8 +1,11 @@
 """Training from cached latents equals training from images."""
 
+import copy
+import itertools
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 
@@ -20,7 +23,7 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg_semflow.apis import latent_cache
 from mmseg_semflow.apis.latent_cache import cache_latents
 from mmseg_semflow.datasets import UnreadableImageError
-from mmseg_semflow.datasets.cached_latents import FixedPairs
+from mmseg_semflow.datasets.cached_latents import TrainingViews
 from mmseg_semflow.flow import PseudoMaskCodec, perturb, seeded_generator
 from mmseg_semflow.safe_loading import load_from_local
 from runs import quick_cfg
@@ -136,10 +139,10 @@ def drawn(pairs, index, flip, draw):
 def test_the_loss_is_that_of_images(cfg, cache, options):
     cfg.model.semflow.update(options)
     model = model_of(cfg)
-    pairs = FixedPairs(cfg.train_dataloader.dataset)
+    pairs = TrainingViews(cfg.train_dataloader.dataset)
     dataset = DATASETS.build(cached(cfg, cache))
     assert len(dataset) == 6
-    for batch in ([(0, False, 0)], [(1, True, 2), (5, False, 1), (4, True, 0)]):
+    for batch in ([(0, 0, 0)], [(1, 1, 2), (5, 0, 1), (4, 1, 0)]):
         direct = losses(model, [drawn(pairs, *which) for which in batch])
         found = losses(model, [dataset.load(*which) for which in batch])
         assert direct.keys() == found.keys()
@@ -151,7 +154,7 @@ def test_the_loss_is_that_of_images(cfg, cache, options):
 
 @pytest.mark.parametrize('flip', [False, True])
 def test_pairs_are_those_of_the_pipeline(cfg, flip):
-    pairs = FixedPairs(cfg.train_dataloader.dataset)
+    pairs = TrainingViews(cfg.train_dataloader.dataset)
     info = pairs.dataset.get_data_info(2)
     expected = Compose(train_pipeline(flip=float(flip)))(info)
     found = pairs.items(2)
@@ -210,7 +213,7 @@ def test_training_neither_encodes_nor_reads_images(cfg, cache, street, tmp_path)
 
 
 def test_flips_and_draws_are_drawn(cfg, cache, monkeypatch):
-    for prob, flips in ((0.5, {False, True}), (0., {False}), (1., {True})):
+    for prob, flips in ((0.5, {0, 1}), (0., {0}), (1., {1})):
         cfg.train_dataloader.dataset.pipeline[2].prob = prob
         dataset = DATASETS.build(cached(cfg, cache))
         drawn = []
@@ -218,7 +221,7 @@ def test_flips_and_draws_are_drawn(cfg, cache, monkeypatch):
             dataset, 'load', lambda *which, to=drawn: to.append(which))
         for _ in range(100):
             dataset[3]
-        assert set(drawn) == {(3, f, k) for f in flips for k in range(3)}
+        assert set(drawn) == {(3, f, k, 0, 0) for f in flips for k in range(3)}
 
 
 def test_without_a_flip_in_the_pipeline(cfg, tmp_path):
@@ -229,7 +232,7 @@ def test_without_a_flip_in_the_pipeline(cfg, tmp_path):
     assert shapes == [(2, 4, 12, 16), (4, 12, 16), (24, 32)]
     with pytest.raises(IndexError):
         dataset.cache.load(5, 1, 0)
-    assert not dataset[0]['data_samples'].flip
+    assert dataset[0]['data_samples'].view == 0
 
 
 def test_the_size_is_announced(cfg, tmp_path, capsys):
@@ -449,6 +452,125 @@ def test_random_transforms_are_refused(cfg, tmp_path, transform):
             ValueError, match=f'^{transform["type"]} stands in the train_pipe'):
         write(cfg, tmp_path / 'cache')
     assert not (tmp_path / 'cache').exists()
+
+
+RANDOM = [
+    dict(type='RandomResize', scale=(40, 30), ratio_range=(1., 2.)),
+    dict(type='RandomCrop', crop_size=(24, 32)),
+    dict(type='PhotoMetricDistortion')
+]
+
+
+@pytest.fixture
+def views(cfg, tmp_path):
+    """The config of training from 4 views of an image, and their cache."""
+    images = cfg.train_dataloader.dataset
+    images.pipeline[2:2] = RANDOM[:2]
+    images.pipeline.insert(-1, RANDOM[2])
+    cfg.train_dataloader.dataset = dict(
+        type='CachedLatentsDataset',
+        cache=str(tmp_path / 'views'),
+        num_views=4,
+        dataset=images)
+    cfg.model = segmentor_cfg()
+    write(cfg, None, num_draws=1)
+    return cfg
+
+
+def patches_of(cfg, dataset, index, view):
+    """What a view of a cache in patches shows, and its labels."""
+    posterior, _, label_map = dataset.cache.load(index, view, 0)
+    patches = MODELS.build(cfg.model.semflow.autoencoder)
+    return patches.decode(posterior[:1])[0], label_map
+
+
+def test_views_are_draws_of_the_pipeline(views):
+    """Of patches, which are the pixels themselves."""
+    dataset = DATASETS.build(views.train_dataloader.dataset)
+    images = views.train_dataloader.dataset.dataset
+    assert len(dataset) == 6
+    shown = [patches_of(views, dataset, 3, view) for view in range(4)]
+    for image, label_map in shown:
+        assert image.shape == (3, 24, 32) and label_map.shape == (24, 32)
+    assert all(
+        not torch.equal(one[part], other[part]) for part in range(2)
+        for one, other in itertools.combinations(shown, 2))
+    # Colours are distorted and places are not: only the last transform differs.
+    state = (torch.get_rng_state(), np.random.get_state()[1].tolist(),
+             random.getstate())
+    del images.pipeline[-2]
+    found = TrainingViews(images, num_views=4).items(3)
+    assert torch.equal(state[0], torch.get_rng_state())
+    assert state[1:] == (np.random.get_state()[1].tolist(), random.getstate())
+    for item, (_, label_map) in zip(found, shown, strict=True):
+        assert torch.equal(item['data_samples'].gt_sem_seg.data[0],
+                           label_map.long())
+
+
+def test_views_and_crops_are_drawn(views):
+    dataset = DATASETS.build(
+        dict(views.train_dataloader.dataset, crop_size=(16, 24)))
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(200):
+        item = dataset[1]
+        sample = item['data_samples']
+        label_map = sample.gt_sem_seg.data[0]
+        assert label_map.shape == (16, 24)
+        places = [(view, top, left) for view in range(4)
+                  for top in range(0, 9, 2) for left in range(0, 9, 2)
+                  if torch.equal(
+                      dataset.cache.load(1, view, 0)[2][top:top + 16, left:left + 24],
+                      label_map)]
+        assert (sample.view in {view for view, _, _ in places})
+        for view, top, left in places:
+            whole = dataset.cache.load(1, view, 0)
+            cells = [slice(top // 2, top // 2 + 8), slice(left // 2, left // 2 + 12)]
+            if torch.equal(whole[0][:, :, cells[0], cells[1]], item['inputs']):
+                assert torch.equal(whole[1][:, cells[0], cells[1]],
+                                   sample.gt_mask_latent.data)
+                seen.add((view, top, left))
+                break
+        else:
+            pytest.fail(f'no crop of the cache: {places}')
+    assert {view for view, _, _ in seen} == set(range(4))
+    assert {top for _, top, _ in seen} == {left for _, _, left in seen} \
+        == {0, 2, 4, 6, 8}
+
+
+def test_training_from_views(views, tmp_path):
+    views.train_dataloader.dataset.crop_size = (16, 24)
+    Runner.from_cfg(views).train()
+    assert (tmp_path / 'work/iter_4.pth').is_file()
+
+
+@pytest.mark.parametrize('change, match', [
+    (dict(crop_size=(15, 24)), r'multiples of 2 up to \(24, 32\).*\(15, 24\)'),
+    (dict(crop_size=(26, 24)), r'up to \(24, 32\).*got \(26, 24\)'),
+    (dict(crop_size=(16, )), 'must be height and width'),
+    (dict(num_views=3), 'num_views was 4 and is 3 now'),
+    (dict(num_views=0), 'num_views must be >= 1, but got 0'),
+    (dict(num_views=None), 'RandomResize stands in .*set num_views'),
+])
+def test_views_that_break_a_rule(views, change, match):
+    with pytest.raises(ValueError, match=match):
+        DATASETS.build(dict(views.train_dataloader.dataset, **change))
+
+
+def test_training_refuses_views_of_another_crop(views):
+    dataset = copy.deepcopy(views.train_dataloader.dataset)
+    dataset.dataset.pipeline[3].crop_size = (20, 32)
+    with pytest.raises(ValueError, match=r'crop_size\[0\] was 24 and is 20 now'):
+        DATASETS.build(dataset)
+
+
+def test_views_of_several_sizes_are_refused(cfg, tmp_path):
+    images = cfg.train_dataloader.dataset
+    images.pipeline.insert(2, RANDOM[0])
+    cfg.train_dataloader.dataset = dict(
+        type='CachedLatentsDataset', cache='', num_views=4, dataset=images)
+    with pytest.raises(ValueError, match='of one size, .* RandomCrop in the'):
+        write(cfg, tmp_path / 'views')
 
 
 @pytest.mark.parametrize('flip', [
