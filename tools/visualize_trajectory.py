@@ -55,7 +55,10 @@ def main() -> None:
         frames = inferencer.trajectory(
             **{name: file}, palette=palette, **settings)
         path = Path(args.out) / f'{Path(file).stem}_from_{name}'
-        write_trajectory(frames, path, float(name == 'mask'))
+        start = float(name == 'mask')
+        times = inferencer.semflow.process.times(
+            len(frames) - 1, start, 1 - start)
+        write_trajectory(frames, path, times.tolist())
         print(f'wrote {path}.png and {path}.gif')
 
 

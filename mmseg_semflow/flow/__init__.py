@@ -3,7 +3,7 @@
 from .anchors import PseudoMaskCodec, check_labels
 from .bridge import BrownianBridgePath
 from .noise import Generators, normal_like, seeded_generator
-from .path import TIME_SAMPLINGS, PathSample, RectifiedFlowPath
+from .path import PathSample, RectifiedFlowPath, TimeDensity, time_quantile
 from .perturbation import perturb
 from .solvers import (
     ADAPTIVE_SOLVERS,
@@ -25,10 +25,9 @@ from .tiling import (
 )
 
 __all__ = [
-    'ADAPTIVE_SOLVERS', 'FIXED_STEP_SOLVERS', 'SOLVERS', 'TIME_SAMPLINGS',
-    'BrownianBridgePath', 'Condition', 'Generators', 'Network', 'PathSample',
-    'PseudoMaskCodec', 'RectifiedFlowPath', 'StepCallback', 'average_windows',
+    'ADAPTIVE_SOLVERS', 'FIXED_STEP_SOLVERS', 'SOLVERS', 'BrownianBridgePath', 'Condition', 'Generators', 'Network', 'PathSample',
+    'PseudoMaskCodec', 'RectifiedFlowPath', 'StepCallback', 'TimeDensity', 'average_windows',
     'check_labels', 'check_num_steps', 'check_solver', 'check_tiling',
     'integrate', 'normal_like', 'perturb', 'seeded_generator', 'tile_network',
-    'uniform_times', 'window_ends'
+    'time_quantile', 'uniform_times', 'window_ends'
 ]

@@ -1,22 +1,53 @@
 """The probability path between image latents and mask latents."""
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
 
-
-def _uniform(size: int, **kwargs) -> Tensor:
-    return torch.rand(size, **kwargs)
-
-
-def _logit_normal(size: int, **kwargs) -> Tensor:
-    return torch.randn(size, **kwargs).sigmoid()
+# By name: how t = Q(u) distributes a u that is uniform on [0, 1].
+TIME_QUANTILES: Dict[str, Callable[[Tensor], Tensor]] = dict(
+    uniform=lambda u: u,
+    logit_normal=lambda u: torch.special.ndtri(u).sigmoid())
+TimeDensity = Union[str, Tuple[float, float]]
 
 
-TIME_SAMPLINGS: Dict[str, Callable[..., Tensor]] = dict(
-    uniform=_uniform, logit_normal=_logit_normal)
+def time_quantile(density: TimeDensity, u: Tensor) -> Tensor:
+    r"""Distribute flow times: t = Q(u), the inverse of a density's integral.
+
+    Of random u it samples training times; of an equidistant grid it makes
+    one whose steps are short where the density is high, with the same ends.
+
+    Args:
+        density (str | Tuple[float, float]): ``'uniform'``;
+            ``'logit_normal'``, the sigmoid of a standard normal variable
+            (Esser et al., ICML 2024, Sec. 3.1), which prefers the middle of
+            the path; or the two parameters of a Beta density, of which one
+            must be 1: :math:`(a, 1)` is :math:`Q(u) = u^{1/a}`, which for
+            a > 1 prefers the mask's end, and :math:`(1, b)` is
+            :math:`1 - (1 - u)^{1/b}`, which for b > 1 prefers the image's.
+        u (Tensor): In [0, 1], any shape.
+
+    Returns:
+        Tensor: Flow times of the same shape; 0 for 0 and 1 for 1.
+
+    Raises:
+        ValueError: If there is no such density.
+    """
+    if isinstance(density, str):
+        if density not in TIME_QUANTILES:
+            raise ValueError(
+                f'a density of times must be one of {sorted(TIME_QUANTILES)} or '
+                f'two parameters of a Beta density, but got {density!r}')
+        return TIME_QUANTILES[density](u)
+    if (len(density) != 2 or not all(isinstance(x, (int, float)) for x in density)
+            or min(density) <= 0 or 1 not in density):
+        raise ValueError('a Beta density of times must have two positive '
+                         'parameters, of which one is 1, so that it leaves out '
+                         f'no end, but got {density}')
+    a, b = density
+    return u**(1 / a) if b == 1 else 1 - (1 - u)**(1 / b)
 
 
 def _part_of(batch_size: int, fraction: float) -> int:
@@ -50,11 +81,11 @@ class RectifiedFlowPath:
     the image to 1 at the mask.
 
     Args:
-        time_sampling (str): Distribution of t in training: ``'uniform'``
-            (the paper) or ``'logit_normal'``, the sigmoid of a standard
-            normal variable (Esser et al., ICML 2024, Sec. 3.1), which
-            prefers the middle of the path. Defaults to ``'uniform'``.
-        start_fraction (float): Part of a batch in [0, 1] that gets t = 0
+        time_sampling (str | Sequence): Density of t in training, see
+            :func:`time_quantile`; or several of them, which the samples of a
+            batch follow in turn, such as ``[(1, 2.5), (2.5, 1)]``, one for
+            each end. Defaults to ``'uniform'``, the paper.
+        start_fraction (float): Part of a batch in [0, 1) that gets t = 0
             instead, where the first step of every segmentation is made; at
             least one sample unless it is 0. Defaults to 0, the paper.
         end_fraction (float): Part that gets t = 1, where every synthesis
@@ -63,21 +94,24 @@ class RectifiedFlowPath:
 
     Raises:
         ValueError: If ``time_sampling`` is unknown or the fractions are
-            negative or exceed 1 together.
+            negative, exceed 1 together, or leave out an end.
     """
 
     def __init__(self,
-                 time_sampling: str = 'uniform',
+                 time_sampling: Union[TimeDensity,
+                                      Sequence[TimeDensity]] = 'uniform',
                  start_fraction: float = 0.,
                  end_fraction: float = 0.) -> None:
-        if time_sampling not in TIME_SAMPLINGS:
-            raise ValueError('time_sampling must be one of '
-                             f'{sorted(TIME_SAMPLINGS)}, '
-                             f'but got {time_sampling!r}')
+        single = isinstance(time_sampling, str) or all(
+            isinstance(x, (int, float)) for x in time_sampling)
+        self.densities = [time_sampling] if single else list(time_sampling)
+        for density in self.densities:
+            time_quantile(density, torch.zeros(()))
         for name, value in dict(
                 start_fraction=start_fraction, end_fraction=end_fraction).items():
-            if not 0 <= value <= 1:
-                raise ValueError(f'{name} must be in [0, 1], but got {value}')
+            if not 0 <= value < 1:
+                raise ValueError(f'{name} must be in [0, 1), so that no end is left '
+                                 f'out, but got {value}')
         if start_fraction + end_fraction > 1:
             raise ValueError(
                 'start_fraction and end_fraction must not exceed 1 together, but '
@@ -112,11 +146,14 @@ class RectifiedFlowPath:
         Returns:
             Tensor: Flow time t, float32 in [0, 1], shape (B, ).
         """
-        t = TIME_SAMPLINGS[self.time_sampling](
-            batch_size,
-            dtype=torch.float32,
-            device=device,
-            generator=generator)
+        t = torch.empty(batch_size, dtype=torch.float32, device=device)
+        for first, density in enumerate(self.densities):
+            turn = t[first::len(self.densities)]
+            if density == 'logit_normal':
+                turn.normal_(generator=generator).sigmoid_()
+            else:
+                turn.copy_(
+                    time_quantile(density, turn.uniform_(generator=generator)))
         t[:self.num_at_start(batch_size)].zero_()
         t[batch_size - self.num_at_end(batch_size):].fill_(1.)
         return t

@@ -15,7 +15,6 @@ from mmseg_semflow.flow import (
     PseudoMaskCodec,
     StepCallback,
     perturb,
-    uniform_times,
 )
 from mmseg_semflow.networks import LatentGaussian
 
@@ -357,7 +356,7 @@ class SemFlowModel(BaseModule):
             Tensor: Pseudo masks, about [-1, 1], shape (B, 3, H, W); labels
             are ``codec.decode`` of them.
         """
-        return self.transport(images, uniform_times(num_steps, 0., 1.), solver,
+        return self.transport(images, self.process.times(num_steps, 0., 1.), solver,
                               **kwargs)
 
     def mask_to_image(self,
@@ -378,7 +377,7 @@ class SemFlowModel(BaseModule):
         Returns:
             Tensor: Images, RGB, about [-1, 1], shape (B, 3, H, W).
         """
-        return self.transport(pseudo_masks, uniform_times(num_steps, 1., 0.),
+        return self.transport(pseudo_masks, self.process.times(num_steps, 1., 0.),
                               solver, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args,

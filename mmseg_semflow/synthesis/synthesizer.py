@@ -26,7 +26,6 @@ from mmseg_semflow.flow import (
     perturb,
     seeded_generator,
     tile_network,
-    uniform_times,
 )
 from mmseg_semflow.models import SemFlowModel
 from mmseg_semflow.models.processes import DIRECTIONS
@@ -309,7 +308,7 @@ class Synthesizer(ImageSampler):
         with self._autocast():
             states = self.semflow.transport(
                 pixels,
-                uniform_times(self.num_steps, start, end),
+                self.semflow.process.times(self.num_steps, start, end),
                 self.solver,
                 return_trajectory=True,
                 generators=self._generators(DIRECTIONS[int(start > end)], pixels, [0]),

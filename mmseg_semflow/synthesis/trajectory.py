@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Union
+from typing import Sequence, Union
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def write_trajectory(frames: np.ndarray, path: Union[str, Path],
-                     start: float) -> None:
+                     times: Sequence[float]) -> None:
     """Write a trajectory as a strip and as an animation.
 
     Below each frame of the strip stands its flow time t.
@@ -28,12 +28,10 @@ def write_trajectory(frames: np.ndarray, path: Union[str, Path],
     Args:
         frames (np.ndarray): RGB, uint8, shape (N + 1, H, W, 3).
         path (str | Path): Without suffix: ``.png`` and ``.gif`` are written.
-        start (float): Flow time of the first frame: 0 for an image, 1 for a
-            mask.
+        times (Sequence[float]): Flow times of the frames, N + 1 of them.
     """
     chosen = np.linspace(0, len(frames) - 1, min(NUM_SHOWN, len(frames)))
     chosen = chosen.round().astype(int)
-    times = np.linspace(start, 1 - start, len(frames))
     width = frames.shape[2]
     write_picture(
         Path(f'{path}.png'),

@@ -86,10 +86,11 @@ class _Actions:
     @_errors_shown()
     def image_path(self, image: np.ndarray, solver: str, num_steps: int,
                    with_path: bool) -> str:
-        return strip(
-            self.inferencer.trajectory(
-                image=image, solver=solver, num_steps=num_steps), 0,
-            1) if with_path else ''
+        if not with_path:
+            return ''
+        pictures = self.inferencer.trajectory(
+            image=image, solver=solver, num_steps=num_steps)
+        return self._strip(pictures, 0.)
 
     @_errors_shown()
     def synthesize(self, canvas: str, solver: str, num_steps: int, seed: int,
@@ -105,10 +106,16 @@ class _Actions:
     @_errors_shown()
     def mask_path(self, labels: np.ndarray, solver: str, num_steps: int,
                   seed: int, with_path: bool) -> str:
-        return strip(
-            self.inferencer.trajectory(
-                mask=labels, solver=solver, num_steps=num_steps, seed=seed), 1,
-            0) if with_path else ''
+        if not with_path:
+            return ''
+        pictures = self.inferencer.trajectory(
+            mask=labels, solver=solver, num_steps=num_steps, seed=seed)
+        return self._strip(pictures, 1.)
+
+    def _strip(self, pictures: np.ndarray, start: float) -> str:
+        times = self.inferencer.semflow.process.times(
+            len(pictures) - 1, start, 1 - start)
+        return strip(pictures, times.tolist())
 
     @_errors_shown()
     def empty_mask(self, height: Optional[int], width: Optional[int]) -> str:

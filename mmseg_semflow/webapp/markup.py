@@ -120,13 +120,12 @@ def legend(label_map: np.ndarray, classes: Sequence[str],
     return f'<div class="chips">{"".join(chips)}</div>'
 
 
-def strip(pictures: np.ndarray, start: float, end: float) -> str:
+def strip(pictures: np.ndarray, times: Sequence[float]) -> str:
     """Put the pictures of a trajectory in a row, as HTML.
 
     Args:
         pictures (np.ndarray): RGB, uint8, shape (N + 1, H, W, 3).
-        start (float): Flow time of the first.
-        end (float): Flow time of the last.
+        times (Sequence[float]): Their flow times, N + 1 of them.
 
     Returns:
         str: The row; large pictures are shrunk.
@@ -137,8 +136,7 @@ def strip(pictures: np.ndarray, start: float, end: float) -> str:
         '</figure>'.format(
             to_url(cv2.resize(picture, None, fx=scale, fy=scale,
                               interpolation=cv2.INTER_AREA)), t)
-        for picture, t in zip(
-            pictures, np.linspace(start, end, len(pictures)), strict=True)
+        for picture, t in zip(pictures, times, strict=True)
     ]
     return f'<div class="strip">{"".join(figures)}</div>'
 

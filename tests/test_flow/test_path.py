@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmseg_semflow.flow import RectifiedFlowPath
+from mmseg_semflow.flow import RectifiedFlowPath, time_quantile, uniform_times
 
 
 def latents():
@@ -30,6 +30,9 @@ def test_velocity_is_the_derivative_of_the_path():
     ('uniform', lambda t: t),
     ('logit_normal',
      lambda t: torch.distributions.Normal(0., 1.).cdf(torch.logit(t))),
+    ((2.5, 1), lambda t: t**2.5),
+    ((1, 3), lambda t: 1 - (1 - t)**3),
+    ([(2.5, 1), (1, 3)], lambda t: (t**2.5 + 1 - (1 - t)**3) / 2),
 ])
 def test_time_follows_its_distribution(name, cdf):
     generator = torch.Generator().manual_seed(0)
@@ -41,8 +44,29 @@ def test_time_follows_its_distribution(name, cdf):
     assert (empirical - cdf(grid)).abs().max() < 0.0191
 
 
+@pytest.mark.parametrize('density', ['uniform', 'logit_normal', (2.5, 1), (1, 2.5)])
+@pytest.mark.parametrize('num_steps', [1, 2, 25, 1000])
+@pytest.mark.parametrize('start', [0., 1.])
+def test_grids_have_exact_ends(density, num_steps, start):
+    times = time_quantile(density, uniform_times(num_steps, start, 1 - start))
+    assert times[0] == start and times[-1] == 1 - start
+    assert len(times) == num_steps + 1
+    assert (times.diff().sign() == 1 - 2 * start).all()
+
+
+def test_grids_are_dense_where_the_density_is():
+    steps = {
+        density: time_quantile(density, uniform_times(10, 0., 1.)).diff()
+        for density in ('logit_normal', (2.5, 1), (1, 2.5))
+    }
+    # The density of Beta(1, b) falls all the way, by b (1 - t)^(b - 1).
+    assert (steps[1, 2.5].diff() > 0).all() and (steps[2.5, 1].diff() < 0).all()
+    torch.testing.assert_close(steps[1, 2.5], steps[2.5, 1].flip(0))
+    assert steps['logit_normal'].argmax() in (0, 9)
+
+
 @pytest.mark.parametrize('fraction, batch_size, expected', [
-    (0., 8, 0), (0.5, 8, 4), (0.01, 8, 1), (1., 8, 8), (0.25, 1, 1)])
+    (0., 8, 0), (0.5, 8, 4), (0.01, 8, 1), (0.95, 8, 8), (0.25, 1, 1)])
 def test_a_part_of_the_batch_starts_at_zero(fraction, batch_size, expected):
     path = RectifiedFlowPath(start_fraction=fraction)
     t = path.sample_time(batch_size)
@@ -66,8 +90,13 @@ def test_bad_arguments():
     path = RectifiedFlowPath()
     with pytest.raises(ValueError, match="one of .* got 'cosine'"):
         RectifiedFlowPath('cosine')
-    with pytest.raises(ValueError, match=r'in \[0, 1\], but got 1.5'):
+    with pytest.raises(ValueError, match=r'in \[0, 1\), so .* got 1.5'):
         RectifiedFlowPath(start_fraction=1.5)
+    with pytest.raises(ValueError, match='no end is left out, but got 1.0'):
+        RectifiedFlowPath(end_fraction=1.)
+    for density in ((2.5, 0), (2, 2), (1, ), (1, -1), [(1, 2), (2, 2)], ()):
+        with pytest.raises(ValueError, match='two positive .* leaves out no end'):
+            RectifiedFlowPath(density)
     with pytest.raises(ValueError, match='end_fraction must be .* got -1'):
         RectifiedFlowPath(end_fraction=-1)
     with pytest.raises(ValueError, match='exceed 1 together, but got 0.7 and 0.5'):

@@ -344,6 +344,24 @@ def test_time_is_drawn_as_the_process_says(name, start_fraction):
     assert logits.var().item() == pytest.approx(1, abs=0.1)
 
 
+def test_the_grid_of_each_direction():
+    """An exact solution of a field that depends on time alone."""
+    process = process_of(
+        'semflow', time_grid=dict(image_to_mask=(1, 2.), mask_to_image=(2., 1)))
+    forward, backward = process.times(4, 0., 1.), process.times(4, 1., 0.)
+    u = torch.linspace(0, 1, 5)
+    torch.testing.assert_close(forward, 1 - (1 - u).sqrt())
+    torch.testing.assert_close(backward, u.flip(0).sqrt())
+    z = torch.zeros(1, 2, 3, 4)
+    for times in (forward, backward):
+        found = process.solve(lambda z, t: t.view(-1, 1, 1, 1).expand_as(z), z,
+                              times, 'euler')
+        expected = (times[:-1] * times.diff()).sum()
+        torch.testing.assert_close(found, expected.expand_as(z))
+    assert process_of('semflow', time_grid='logit_normal').time_grids == dict(
+        image_to_mask='logit_normal', mask_to_image='logit_normal')
+
+
 def test_noise_on_the_mask_latent():
     """The path ends at it; at t = 0 the target is its mean, in closed form."""
     process = process_of('semflow', mask_noise=0.7, start_fraction=0.5)
@@ -418,6 +436,8 @@ def test_other_noise_than_trained_with_is_refused():
     ('semflow', dict(mask_noise=-0.1), 'mask_noise must be >= 0, but got -0.1'),
     ('semflow', dict(mask_noise=float('nan')), 'mask_noise must be >= 0, but got nan'),
     ('semflow', dict(time_sampling='cosine'), "one of .* got 'cosine'"),
+    ('semflow', dict(time_grid=(2, 2)), r'one is 1, .* got \(2, 2\)'),
+    ('semflow', dict(time_grid=dict(forward='uniform')), "among .* got 'forward'"),
     ('symmflow', dict(start_fraction=2), r'start_fraction must be in .* got 2'),
     ('bbdm', dict(direction='both'), "direction must be one of .* got 'both'"),
     ('bbdm', dict(eta=1.5), r'eta must be in \[0, 1\], but got 1.5'),

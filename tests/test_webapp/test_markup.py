@@ -63,7 +63,7 @@ def test_overlay_and_legend():
 
 
 def test_strip_names_the_times():
-    text = strip(np.zeros((3, 512, 4, 3), np.uint8), 1, 0)
+    text = strip(np.zeros((3, 512, 4, 3), np.uint8), [1., 0.5, 0.])
     times = [text.index(f't = {t}<') for t in ('1.00', '0.50', '0.00')]
     assert times == sorted(times)
     url = text.split('"')[3]

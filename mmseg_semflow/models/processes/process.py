@@ -12,6 +12,7 @@ from mmseg_semflow.flow import (
     StepCallback,
     check_num_steps,
     check_solver,
+    uniform_times,
 )
 
 DIRECTIONS = ('image_to_mask', 'mask_to_image')
@@ -116,6 +117,19 @@ class Process(nn.Module):
             Tensor: Latents at the last time, shape (B, C, h, w), or, with
             ``return_trajectory``, at all, shape (N + 1, B, C, h, w).
         """
+
+    def times(self, num_steps: int, start: float, end: float) -> Tensor:
+        """Make the solver's grid, by default an equidistant one.
+
+        Args:
+            num_steps (int): Number of steps N, at least 1.
+            start (float): First flow time, 0 or 1.
+            end (float): Last flow time, the other one.
+
+        Returns:
+            Tensor: float32 times, strictly monotonic, shape (N + 1, ).
+        """
+        return uniform_times(num_steps, start, end)
 
     def has_fixed_steps(self, solver: str) -> bool:
         """Tell whether the steps of a sample depend on it alone."""

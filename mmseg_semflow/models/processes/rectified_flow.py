@@ -1,6 +1,6 @@
 """SemFlow's own process: a rectified flow."""
 
-from typing import Optional
+from typing import Dict, Optional, Sequence, Union
 
 import torch
 from mmengine.registry import MODELS
@@ -12,11 +12,14 @@ from mmseg_semflow.flow import (
     Network,
     RectifiedFlowPath,
     StepCallback,
+    TimeDensity,
     integrate,
     normal_like,
+    time_quantile,
+    uniform_times,
 )
 
-from .process import Process, TrainingPoint
+from .process import DIRECTIONS, Process, TrainingPoint
 
 
 @MODELS.register_module()
@@ -37,29 +40,44 @@ class RectifiedFlow(Process):
     the target there: the mean of the noisy ones, and so the same optimum.
 
     Args:
-        time_sampling (str): Distribution of t in training, ``'uniform'`` or
-            ``'logit_normal'``, see :class:`RectifiedFlowPath`. Defaults to
-            ``'uniform'``, the paper.
+        time_sampling (str | Sequence): Density of t in training, or several,
+            see :class:`RectifiedFlowPath`. Defaults to ``'uniform'``, the
+            paper.
         start_fraction (float): Part of a training batch that gets t = 0, see
             :class:`RectifiedFlowPath`. Defaults to 0, the paper.
         end_fraction (float): Part that gets t = 1. Defaults to 0, the paper.
         mask_noise (float): Deviation sigma of the noise on the mask latent,
             in the units of the latents. Defaults to 0, the paper.
+        time_grid (str | Sequence | Dict[str, str | Sequence]): Density of the
+            solver's times, see :func:`time_quantile`: of both directions, or
+            by their names, ``'image_to_mask'`` and ``'mask_to_image'``.
+            Defaults to ``'uniform'``, the paper's equal steps.
 
     Raises:
         ValueError: If an argument breaks its rule.
     """
 
     def __init__(self,
-                 time_sampling: str = 'uniform',
+                 time_sampling: Union[TimeDensity,
+                                      Sequence[TimeDensity]] = 'uniform',
                  start_fraction: float = 0.,
                  end_fraction: float = 0.,
-                 mask_noise: float = 0.) -> None:
+                 mask_noise: float = 0.,
+                 time_grid: Union[TimeDensity,
+                                  Dict[str, TimeDensity]] = 'uniform') -> None:
         super().__init__()
         if not mask_noise >= 0:
             raise ValueError(f'mask_noise must be >= 0, but got {mask_noise}')
         self.path = RectifiedFlowPath(time_sampling, start_fraction, end_fraction)
         self.mask_noise = float(mask_noise)
+        if not isinstance(time_grid, dict):
+            time_grid = dict.fromkeys(DIRECTIONS, time_grid)
+        self.time_grids = {**dict.fromkeys(DIRECTIONS, 'uniform'), **time_grid}
+        for direction, density in self.time_grids.items():
+            if direction not in DIRECTIONS:
+                raise ValueError('the keys of time_grid must be among '
+                                 f'{DIRECTIONS}, but got {direction!r}')
+            time_quantile(density, torch.zeros(()))
         if mask_noise:
             self.stochastic = ('mask_to_image', )
             self.trained_with = dict(noise_of_masks='process of other mask_noise')
@@ -84,6 +102,11 @@ class RectifiedFlow(Process):
         """See :meth:`Process.estimate`: one Euler step from t to the end."""
         rest = (float(end == 'mask') - point.t).view(-1, 1, 1, 1)
         return point.state + rest * prediction
+
+    def times(self, num_steps: int, start: float, end: float) -> Tensor:
+        """See :meth:`Process.times`; dense where ``time_grid`` is."""
+        density = self.time_grids[DIRECTIONS[int(start > end)]]
+        return time_quantile(density, uniform_times(num_steps, start, end))
 
     def has_fixed_steps(self, solver: str) -> bool:
         """See :meth:`Process.has_fixed_steps`."""

@@ -1,6 +1,6 @@
 """SymmFlow: image and mask transported jointly, each against noise."""
 
-from typing import Optional
+from typing import Optional, Sequence, Union
 
 import torch
 from mmengine.registry import MODELS
@@ -10,6 +10,7 @@ from mmseg_semflow.flow import (
     Generators,
     Network,
     StepCallback,
+    TimeDensity,
     normal_like,
 )
 
@@ -33,7 +34,7 @@ class SymmetricFlow(RectifiedFlow):
     the noise beside the mask, segmentation depends on that beside the image.
 
     Args:
-        time_sampling (str): See :class:`RectifiedFlow`. Defaults to
+        time_sampling (str | Sequence): See :class:`RectifiedFlow`. Defaults to
             ``'uniform'``.
         start_fraction (float): See :class:`RectifiedFlow`. Defaults to 0.
         end_fraction (float): See :class:`RectifiedFlow`. Defaults to 0.
@@ -45,7 +46,8 @@ class SymmetricFlow(RectifiedFlow):
     outputs = ('image', 'mask')
 
     def __init__(self,
-                 time_sampling: str = 'uniform',
+                 time_sampling: Union[TimeDensity,
+                                      Sequence[TimeDensity]] = 'uniform',
                  start_fraction: float = 0.,
                  end_fraction: float = 0.) -> None:
         super().__init__(time_sampling, start_fraction, end_fraction)
