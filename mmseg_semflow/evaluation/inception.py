@@ -74,18 +74,39 @@ class InceptionDistance(SynthesisMetric):
 
     def summarize(self, measures: List[dict]) -> Dict[str, float]:
         """Compute the distances between the two sets."""
-        real, fake = (
-            torch.cat([measure[key] for measure in measures]).double()
-            for key in ('real', 'fake'))
-        fewest = min(len(real), len(fake))
-        subset_size = self.kid_subset_size or max(2, min(100, fewest))
-        if fewest < subset_size:
-            raise ValueError(
-                'FID needs at least 2 real images and 2 samples, KID '
-                f'kid_subset_size = {subset_size} of each, but got {len(real)} '
-                f'and {len(fake)}')
-        mean, std = kernel_distance(real, fake, subset_size)
-        return dict(FID=frechet_distance(real, fake), KID=mean, KID_std=std)
+        values = distances_of(measures, self.kid_subset_size, 'kid_subset_size')
+        return dict(zip(self.figures, values, strict=True))
+
+
+def distances_of(measures: List[dict], subset_size: Optional[int],
+                 name: str) -> List[float]:
+    """Compute the distances between real and synthesised features.
+
+    Args:
+        measures (List[dict]): Of each mask ``real`` (1, D), ``fake`` (K, D).
+        subset_size (int, optional): Number of images in a subset of the
+            kernel distance; None for 100 or all of the smaller set.
+        name (str): What the user calls it.
+
+    Returns:
+        List[float]: Frechet distance, kernel distance and its deviation.
+
+    Raises:
+        ValueError: If there are too few images.
+    """
+    real, fake = (
+        torch.cat([measure[key] for measure in measures]).double()
+        for key in ('real', 'fake'))
+    fewest = min(len(real), len(fake))
+    subset_size = subset_size or max(2, min(100, fewest))
+    if fewest < subset_size:
+        raise ValueError(
+            'a Frechet distance needs at least 2 real images and 2 samples, a '
+            f'kernel distance {name} = {subset_size} of each, but got '
+            f'{len(real)} and {len(fake)}')
+    return [
+        frechet_distance(real, fake), *kernel_distance(real, fake, subset_size)
+    ]
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:

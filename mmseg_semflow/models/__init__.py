@@ -10,6 +10,7 @@ from .losses import (
     MatchingLoss,
     OneStepImageLoss,
     OneStepMapLoss,
+    ProbedMapLoss,
     TrainingLoss,
     TrainingStep,
 )
@@ -26,7 +27,7 @@ from .semflow_model import SemFlowModel
 
 __all__ = [
     'BrownianBridge', 'CheckpointGuard', 'Diffusion', 'MatchingLoss',
-    'OneStepImageLoss', 'OneStepMapLoss', 'Process', 'RectifiedFlow', 'SemFlow',
-    'SemFlowDataPreProcessor', 'SemFlowModel', 'SymmetricFlow', 'TrainingLoss',
-    'TrainingPoint', 'TrainingStep'
+    'OneStepImageLoss', 'OneStepMapLoss', 'ProbedMapLoss', 'Process',
+    'RectifiedFlow', 'SemFlow', 'SemFlowDataPreProcessor', 'SemFlowModel',
+    'SymmetricFlow', 'TrainingLoss', 'TrainingPoint', 'TrainingStep'
 ]

@@ -10,13 +10,14 @@ from .autoencoder import (
     LatentGaussian,
     PatchAutoencoder,
 )
+from .features import EfficientNetLiteFeatures, FeatureNetwork, TimmFeatures
 from .preconditioning import EndStdPreconditioning
 from .schedulers import build_scheduler, denoise, steps_of
 from .tiny_autoencoder import TinyAutoencoder
 from .velocity_unet import VelocityUNet
 
 __all__ = [
-    'EndStdPreconditioning', 'FrozenAutoencoder', 'KLAutoencoder',
-    'LatentGaussian', 'PatchAutoencoder', 'TinyAutoencoder', 'VelocityUNet',
-    'build_scheduler', 'denoise', 'steps_of'
+    'EfficientNetLiteFeatures', 'EndStdPreconditioning', 'FeatureNetwork',
+    'FrozenAutoencoder', 'KLAutoencoder', 'LatentGaussian', 'PatchAutoencoder',
+    'TimmFeatures', 'TinyAutoencoder', 'VelocityUNet', 'build_scheduler', 'denoise', 'steps_of'
 ]

@@ -291,3 +291,118 @@ def test_class_weights_belong_to_one_loss():
 def test_weights_of_classes_are_no_weights_of_a_checkpoint():
     model = build(dict(MAP, class_weight=[1, 2, 3, 4, 5]))
     model.load_state_dict(build().state_dict(), strict=True)
+
+
+PROBE = dict(type='ProbedMapLoss', latent_channels=12, num_classes=5)
+AT_START = dict(type='RectifiedFlow', start_fraction=0.5)
+
+
+@pytest.mark.parametrize('start_only, counted', [(True, 2), (False, 4)])
+@pytest.mark.parametrize('detail', [1, 2])
+def test_the_probed_loss_is_cross_entropy_of_the_probe(start_only, counted, detail):
+    class_weight = [1., 2., 3., 4., 5.]
+    model = build(
+        MATCHING,
+        dict(PROBE, weight=0.3, class_weight=class_weight, detail=detail,
+             start_only=start_only),
+        process=AT_START)
+    images, pseudo_masks, labels = batch(model)
+    target = torch.rand_like(model.autoencoder.encode(images).mean)
+    model.network = Field(lambda zt, t: (target - zt) / (1 - t))
+    losses = loss_of(model, images, pseudo_masks, labels)
+    probe = model.losses[1].probe
+    # Of cells of 2 x 2 pixels with one label the last pixel's.
+    labels = labels if detail == 2 else labels[:, 1::2, 1::2]
+    expected = nn.functional.cross_entropy(
+        probe(target)[:counted], labels[:counted], ignore_index=255,
+        weight=torch.tensor(class_weight))
+    torch.testing.assert_close(losses['loss_probe'], 0.3 * expected)
+    fit = nn.functional.cross_entropy(
+        probe(model.autoencoder.encode(pseudo_masks).mean), labels,
+        ignore_index=255)
+    torch.testing.assert_close(losses['loss_probe_fit'], fit)
+
+
+def test_probe_and_network_learn_apart():
+    model = build(MATCHING, PROBE, process=AT_START)
+    nn.init.normal_(model.network.unet.conv_out.weight)
+    probe, network = model.losses[1].probe, model.network
+    inputs = batch(model)
+    for name, learner, other in (('loss_probe', network, probe),
+                                 ('loss_probe_fit', probe, network)):
+        model.zero_grad()
+        loss_of(model, *inputs)[name].backward()
+        assert all(p.grad is None for p in other.parameters())
+        assert sum(p.grad.abs().sum() for p in learner.parameters()
+                   if p.grad is not None) > 0
+
+
+def test_a_learned_probe_tells_a_right_step_from_a_wrong_one():
+    torch.manual_seed(0)
+    model = build(MATCHING, PROBE, process=AT_START)
+    inputs = batch(model)
+    right = exact(model, *inputs[:2])
+    model.network = Field(right)
+    optimizer = torch.optim.Adam(model.losses[1].parameters(), 1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        model.loss(*inputs)['loss_probe_fit'].backward()
+        optimizer.step()
+    losses = loss_of(model, *inputs)
+    assert losses['loss_probe_fit'] < 0.1
+    assert losses['loss_probe'] < 0.2 * 0.1
+    model.network = Field(lambda zt, t: right(zt, t).flip(0))
+    assert loss_of(model, *inputs)['loss_probe'] > 20 * losses['loss_probe']
+
+
+@pytest.mark.parametrize('change, match', [
+    (dict(latent_channels=3), 'latent_channels of ProbedMapLoss .* 12, but got 3'),
+    (dict(num_classes=7), 'num_classes of ProbedMapLoss .* 5, but got 7'),
+    (dict(detail=3), "divisor of the autoencoder's factor 2, but got 3"),
+    (dict(class_weight=[1.]), 'num_classes=5 values, but got 1'),
+    (dict(), 'start_fraction of the process is 0'),
+])
+def test_probes_that_do_not_fit(change, match):
+    process = AT_START if change else dict(type='RectifiedFlow')
+    with pytest.raises(ValueError, match=match):
+        build(MATCHING, dict(PROBE, **change), process=process)
+
+
+@MODELS.register_module()
+class TwoMaps(nn.Module):
+    """Known features: the colours, and twice them at half the size."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.), requires_grad=False)
+
+    def forward(self, pixels):
+        return [pixels, self.scale * nn.functional.avg_pool2d(pixels, 2)]
+
+
+FEATURES = dict(type='FeatureLoss', network=dict(type='TwoMaps'))
+
+
+def test_the_feature_loss_is_one_of_directions():
+    model = build(
+        MATCHING,
+        dict(IMAGE, weight=2., loss=dict(FEATURES, layer_weights=[1., 3.])))
+    inputs = batch(model)
+    pixels = towards(model, inputs, 0)
+
+    def distance(x, y):
+        cosine = nn.functional.cosine_similarity(x, y)
+        return (2 - 2 * cosine).mean()
+
+    half = nn.functional.avg_pool2d
+    expected = 2 * (distance(pixels, inputs[0]) +
+                    3 * distance(half(pixels, 2), half(inputs[0], 2))) / 2
+    found = loss_of(model, *inputs)['loss_one_step_image']
+    torch.testing.assert_close(found, expected)
+    assert not any('scale' in key for key in model.state_dict())
+
+
+def test_the_feature_loss_wants_a_weight_for_each_map():
+    loss = MODELS.build(dict(FEATURES, layer_weights=[1.]))
+    with pytest.raises(ValueError, match='must have 2 values, .* but got 1'):
+        loss(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4))

@@ -1,0 +1,66 @@
+"""How different two pictures look to a frozen network."""
+
+from typing import Optional, Sequence
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class FeatureLoss(nn.Module):
+    r"""Mean squared difference of normalised features of two batches.
+
+    .. math:: \frac{1}{L} \sum_l w_l E\left|\frac{f_l(x)}{|f_l(x)|} -
+        \frac{f_l(y)}{|f_l(y)|}\right|^2
+
+    with the norms over the channels of a place, as in LPIPS (Zhang et al.,
+    CVPR 2018, Eq. 1) without its learned weights. For ``loss`` of an
+    :class:`OneStepImageLoss`. The network's weights are not those of the
+    model: checkpoints and averages do not hold them.
+
+    Args:
+        network (dict): Config of a :class:`FeatureNetwork`. Defaults to
+            ``dict(type='EfficientNetLiteFeatures')``.
+        layer_weights (Sequence[float], optional): Weights w of the maps of
+            the network, from the first. Defaults to None, 1 for all.
+    """
+
+    def __init__(self,
+                 network: Optional[dict] = None,
+                 layer_weights: Optional[Sequence[float]] = None) -> None:
+        super().__init__()
+        # In a list, so that it is no child.
+        self._network = [
+            MODELS.build(network or dict(type='EfficientNetLiteFeatures'))
+        ]
+        self.layer_weights = layer_weights
+
+    def forward(self, pixels: Tensor, target: Tensor) -> Tensor:
+        """Compute the difference.
+
+        Args:
+            pixels (Tensor): RGB, about [-1, 1], shape (B, 3, H, W).
+            target (Tensor): The same; no gradient passes to it.
+
+        Returns:
+            Tensor: A scalar.
+
+        Raises:
+            ValueError: If there are more or fewer weights than maps.
+        """
+        network = self._network[0].to(pixels.device)
+        with torch.no_grad():
+            wanted = network(target)
+        found = network(pixels)
+        weights = self.layer_weights or [1.] * len(found)
+        if len(weights) != len(found):
+            raise ValueError(
+                f'layer_weights of FeatureLoss must have {len(found)} values, one '
+                f'for each map of the network, but got {len(weights)}')
+        differences = [
+            weight * (nn.functional.normalize(one, dim=1) -
+                      nn.functional.normalize(other, dim=1)).square().sum(1).mean()
+            for weight, one, other in zip(weights, found, wanted, strict=True)
+        ]
+        return torch.stack(differences).mean()

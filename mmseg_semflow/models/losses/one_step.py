@@ -1,0 +1,118 @@
+"""Losses on the pixels of what a single step predicts."""
+
+from typing import TYPE_CHECKING, Dict, Optional, Sequence
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .cross_entropy import check_class_weight, mean_cross_entropy
+from .training_loss import TrainingLoss, TrainingStep
+
+if TYPE_CHECKING:
+    from ..semflow_model import SemFlowModel
+
+
+@MODELS.register_module()
+class OneStepMapLoss(TrainingLoss):
+    r"""A loss of segmentation on the map that a single step predicts.
+
+    The mask latent that the prediction at any t leads to, for SemFlow
+    :math:`z_t + (1 - t) v_\theta(z_t, t)`, is decoded, scored by the codec,
+    and compared with the labels. Not in the paper: it teaches the network
+    which errors of the velocity change a label. With a ``start_fraction`` of
+    the process it weighs the map of a single step more.
+
+    Args:
+        weight (float): Weight of the loss. Defaults to 0.1.
+        scale (float): Factor of the codec's logits. Defaults to 4.
+        class_weight (Sequence[float], optional): Weight of each class in the
+            cross-entropy. Defaults to None, equal weights.
+        loss (dict, optional): Config of another loss in place of the
+            cross-entropy, called as those of mmsegmentation: with logits
+            (B, num_classes, H, W), labels (B, H, W) and ``ignore_index``, for
+            example ``dict(type='mmseg.DiceLoss')``. Defaults to None.
+        name (str): Logged as ``loss_`` and this, for several of its kind.
+            Defaults to ``'one_step'``.
+
+    Raises:
+        ValueError: If both ``loss`` and ``class_weight`` are given.
+    """
+
+    direction = 'image_to_mask'
+
+    def __init__(self,
+                 weight: float = 0.1,
+                 scale: float = 4.,
+                 class_weight: Optional[Sequence[float]] = None,
+                 loss: Optional[dict] = None,
+                 name: str = 'one_step') -> None:
+        super().__init__()
+        if loss is not None and class_weight is not None:
+            raise ValueError('class_weight belongs to the cross-entropy: set it '
+                             f'in loss={loss}, but got {class_weight} beside it')
+        self.name = name
+        self.weight = weight
+        self.scale = scale
+        self.loss = None if loss is None else MODELS.build(loss)
+        self.register_buffer(
+            'class_weight',
+            None if class_weight is None else torch.tensor(
+                class_weight, dtype=torch.float32),
+            persistent=False)
+
+    def check_model(self, model: 'SemFlowModel') -> None:
+        """See :meth:`TrainingLoss.check_model`; and the number of weights."""
+        super().check_model(model)
+        check_class_weight(self, model.codec.num_classes)
+
+    def forward(self, model: 'SemFlowModel',
+                step: TrainingStep) -> Dict[str, Tensor]:
+        """See :meth:`TrainingLoss.forward`."""
+        z1 = model.process.estimate(step.point, step.prediction, 'mask')
+        logits = self.scale * model.codec.logits(model.autoencoder.decode(z1))
+        ignore_index = model.codec.ignore_index
+        if self.loss is None:
+            loss = mean_cross_entropy(logits, step.label_maps, ignore_index,
+                                      self.class_weight)
+        else:
+            loss = self.loss(logits, step.label_maps, ignore_index=ignore_index)
+        return {f'loss_{self.name}': self.weight * loss}
+
+
+@MODELS.register_module()
+class OneStepImageLoss(TrainingLoss):
+    r"""A loss of pictures on the image that a single step predicts.
+
+    The image latent that the prediction at any t leads to, for SemFlow
+    :math:`z_t - t v_\theta(z_t, t)`, is decoded and compared with the image
+    as the autoencoder has it. Not in the paper.
+
+    Args:
+        weight (float): Weight of the loss. Defaults to 0.1.
+        loss (dict, optional): Config of a loss that is called with two
+            batches of pictures in [-1, 1], RGB, shape (B, 3, H, W). Defaults
+            to None, the mean absolute difference.
+        name (str): See :class:`OneStepMapLoss`. Defaults to
+            ``'one_step_image'``.
+    """
+
+    direction = 'mask_to_image'
+
+    def __init__(self,
+                 weight: float = 0.1,
+                 loss: Optional[dict] = None,
+                 name: str = 'one_step_image') -> None:
+        super().__init__()
+        self.name = name
+        self.weight = weight
+        self.loss = nn.L1Loss() if loss is None else MODELS.build(loss)
+
+    def forward(self, model: 'SemFlowModel',
+                step: TrainingStep) -> Dict[str, Tensor]:
+        """See :meth:`TrainingLoss.forward`."""
+        z0 = model.process.estimate(step.point, step.prediction, 'image')
+        with torch.no_grad():
+            images = model.autoencoder.decode(step.z0)
+        loss = self.loss(model.autoencoder.decode(z0), images)
+        return {f'loss_{self.name}': self.weight * loss}

