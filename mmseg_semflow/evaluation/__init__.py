@@ -2,13 +2,15 @@
 
 from .base import SynthesisMetric
 from .consistency import MaskConsistency
-from .diversity import SampleDiversity
+from .detail import DetailRatio
+from .diversity import NoiseGain, SampleDiversity
 from .features import FeatureDistance
 from .inception import InceptionDistance
 from .perceptual import PerceptualDistance
 from .round_trip import RoundTrip
 
 __all__ = [
-    'FeatureDistance', 'InceptionDistance', 'MaskConsistency',
-    'PerceptualDistance', 'RoundTrip', 'SampleDiversity', 'SynthesisMetric'
+    'DetailRatio', 'FeatureDistance', 'InceptionDistance', 'MaskConsistency',
+    'NoiseGain', 'PerceptualDistance', 'RoundTrip', 'SampleDiversity',
+    'SynthesisMetric'
 ]

@@ -19,6 +19,7 @@ from mmseg_semflow.safe_loading import load_from_local
 SETTINGS = dict(
     sample_label_maps='segment_steps=25, or another number of steps,',
     round_trip_img='round_trip=True',
+    sample_spread='noise_gain=True',
     label_round_trip_img='round_trip=True')
 
 

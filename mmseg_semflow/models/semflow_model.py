@@ -274,6 +274,22 @@ class SemFlowModel(BaseModule):
         of_images, of_masks = latents.chunk(2)
         return of_images.sample(), of_masks.mean
 
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Encode pixels of any size, padded by their last column and row.
+
+        Args:
+            pixels (Tensor): Images or pseudo masks in [-1, 1], shape
+                (B, 3, H, W).
+
+        Returns:
+            Tensor: The modes of their latents, shape (B, C, h, w).
+        """
+        height, width = pixels.shape[-2:]
+        factor = self.autoencoder.factor
+        padding = (0, -width % factor, 0, -height % factor)
+        return self.autoencoder.encode(
+            nn.functional.pad(pixels, padding, mode='replicate')).mean
+
     def transport(self,
                   pixels: Tensor,
                   times: Tensor,
@@ -322,10 +338,7 @@ class SemFlowModel(BaseModule):
         self.process.check_direction(
             DIRECTIONS[int(times[0] > times[-1])], 'transport')
         height, width = pixels.shape[-2:]
-        factor = self.autoencoder.factor
-        padding = (0, -width % factor, 0, -height % factor)
-        z = self.autoencoder.encode(
-            nn.functional.pad(pixels, padding, mode='replicate')).mean
+        z = self.encode(pixels)
         network = self.velocity if wrap is None else wrap(self.velocity)
         if condition is not None:
             network = partial(network, condition=condition)

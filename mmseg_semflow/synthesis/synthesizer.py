@@ -4,6 +4,8 @@ import warnings
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from functools import partial
+from itertools import combinations
+from statistics import fmean
 from typing import (
     Any,
     Callable,
@@ -175,6 +177,8 @@ class Synthesizer(ImageSampler):
             Defaults to None, it does not.
         round_trip (bool): Whether :meth:`evaluate` also brings the real image
             to its mask and back. Defaults to False.
+        noise_gain (bool): Whether :meth:`evaluate` also measures how far apart
+            the samples are and what they were made of. Defaults to False.
 
     Raises:
         ValueError: If an argument breaks its rule, such as tiles that do not
@@ -194,7 +198,8 @@ class Synthesizer(ImageSampler):
                  dtype: Optional[str] = None,
                  batch_size: int = 1,
                  segment_steps: Optional[int] = None,
-                 round_trip: bool = False) -> None:
+                 round_trip: bool = False,
+                 noise_gain: bool = False) -> None:
         super().__init__(num_samples, seed, size)
         process, codec = semflow.process, semflow.codec
         if solver is None:
@@ -234,6 +239,7 @@ class Synthesizer(ImageSampler):
         self.batch_size = batch_size
         self.segment_steps = segment_steps
         self.round_trip = round_trip
+        self.noise_gain = noise_gain
 
     @property
     def settings(self) -> dict:
@@ -332,7 +338,10 @@ class Synthesizer(ImageSampler):
             Dict[str, Any]: Besides, with ``segment_steps``
             ``sample_label_maps``, shape (K, H, W); with ``round_trip``
             ``round_trip_img`` (through the pseudo mask as the flow leaves it)
-            and ``label_round_trip_img`` (through the labels), (3, H, W).
+            and ``label_round_trip_img`` (through the labels), (3, H, W); with
+            ``noise_gain`` ``sample_spread`` and ``start_spread``, the mean
+            absolute differences between latents of two samples and between
+            the states at which they started.
         """
         results = super().evaluate(image, label_map, samples)
         if self.segment_steps is not None:
@@ -348,7 +357,24 @@ class Synthesizer(ImageSampler):
             results['round_trip_img'] = to_uint8(
                 self._to_images(pseudo_mask, [0]))[0]
             results['label_round_trip_img'] = self.synthesize([(labels, 0)])[0]
+        if self.noise_gain:
+            results.update(
+                self._spreads(results['samples'], results['gt_label_map']))
         return results
+
+    def _spreads(self, samples: Tensor, label_map: Tensor) -> Dict[str, float]:
+        semflow = self.semflow
+        starts, ends = [], []
+        for number, sample in enumerate(samples):
+            mask = self.perturbed(label_map, number)
+            generators = self._generators('mask_to_image', mask, [number])
+            image = semflow.codec.normalize(
+                sample[None].to(semflow.device).float())
+            z1, z0 = (semflow.encode(pixels) for pixels in (mask, image))
+            starts.append(semflow.process.start_of_synthesis(z1, generators))
+            ends.append(z0)
+        return dict(
+            sample_spread=_spread(ends), start_spread=_spread(starts))
 
     def _generators(self, direction: str, pixels: Tensor,
                     numbers: Sequence[int]) -> Generators:
@@ -391,6 +417,12 @@ class Synthesizer(ImageSampler):
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(self.semflow.device.type, dtype=torch.bfloat16)
+
+
+def _spread(latents: Sequence[Tensor]) -> float:
+    """Average the absolute differences of all pairs."""
+    return fmean((one - other).abs().mean().item()
+                 for one, other in combinations(latents, 2))
 
 
 def _tiling(

@@ -16,6 +16,7 @@ from mmseg_semflow.compat.mmagic import supply_mmagic_names
 from mmseg_semflow.evaluation import (
     InceptionDistance,
     MaskConsistency,
+    NoiseGain,
     PerceptualDistance,
     RoundTrip,
     SampleDiversity,
@@ -64,7 +65,7 @@ def test_protocol_and_results(results, alexnet_file, hub, log):
     assert list(figures) == [
         'FID', 'KID', 'KID_std', 'LPIPS', 'LPIPS_diversity', 'round_trip_LPIPS',
         'label_round_trip_LPIPS', 'mask_mIoU', 'mask_aAcc', 'diversity',
-        'brightness', 'gt_brightness', 'round_trip_PSNR',
+        'brightness', 'gt_brightness', 'relative_diversity', 'round_trip_PSNR',
         'label_round_trip_PSNR'
     ]
     lines = log[-5:]
@@ -82,9 +83,10 @@ def test_no_images_are_kept(results, alexnet_file, hub):
     for metric in made.metrics:
         assert len(metric.results) == 3
         for result in metric.results:
+            # A picture has 5760 bytes for each of real image and samples.
             assert sum(
-                getattr(value, 'numel', lambda: 1)()
-                for value in result['measure'].values()) < 500
+                getattr(value, 'nbytes', 8)
+                for value in result['measure'].values()) < 8000
 
 
 def test_building_leaves_random_numbers_alone(alexnet_file):
@@ -165,7 +167,8 @@ def test_batches_do_not_matter(results, alexnet_file, hub):
 def test_missing_weights(results, hub, log, type_, name, url):
     made = Evaluator([type_(), SampleDiversity()])
     made.process(results)
-    assert set(made.evaluate(3)) == {'diversity', 'brightness', 'gt_brightness'}
+    assert set(made.evaluate(3)) == {
+        'diversity', 'brightness', 'gt_brightness', 'relative_diversity'}
     found = [line for line in log if 'left out' in line]
     assert len(found) == 1
     for part in (type_.__name__, str(hub / name), url + name, 'weights='):
@@ -239,9 +242,10 @@ def test_wrong_weights(tmp_path, type_, content):
     (RoundTrip, 'round_trip_img', 'round_trip=True'),
     (RoundTrip, 'label_round_trip_img', 'round_trip=True'),
     (SampleDiversity, 'samples', ''),
+    (NoiseGain, 'sample_spread', 'noise_gain=True'),
 ])
 def test_missing_results(results, type_, key, hint):
-    del results[0][key]
+    results[0].pop(key, None)
     with pytest.raises(ValueError, match=f'{type_.__name__} needs {key}.*{hint}'):
         type_().process(None, results)
 

@@ -173,6 +173,44 @@ def test_evaluate_gives_what_metrics_compare(semflow):
     assert torch.equal(found['label_round_trip_img'], through_labels)
 
 
+def test_spreads_of_samples_and_of_their_starts(semflow):
+    """In latents, which are the pixels here."""
+    synthesizer = Synthesizer(semflow, 3, num_samples=3, seed=5, noise_gain=True)
+    image = torch.randint(0, 256, (3, 8, 12), dtype=torch.uint8)
+    found = synthesizer.evaluate(image, labels(8, 12))
+    small = found['gt_label_map']
+    starts = [synthesizer.perturbed(small, number) for number in range(3)]
+    ends = [semflow.codec.normalize(s.float()) for s in found['samples']]
+    for key, pixels in (('start_spread', starts), ('sample_spread', ends)):
+        expected = sum((pixels[i] - pixels[j]).abs().mean()
+                       for i, j in ((0, 1), (0, 2), (1, 2))) / 3
+        assert found[key] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_start_has_the_noise_of_the_process():
+    semflow = MODELS.build(
+        semflow_cfg(
+            process=dict(type='RectifiedFlow', mask_noise=0.7),
+            codec=dict(CODEC, amplitude=0.)))
+    states = []
+    network = semflow.network
+
+    class Noted(nn.Module):
+
+        def forward(self, zt, t, condition=None):
+            states.append(zt)
+            return network(zt, t, condition)
+
+    semflow.network = Noted()
+    synthesizer = Synthesizer(semflow, 1, num_samples=2, noise_gain=True)
+    image = torch.randint(0, 256, (3, 8, 12), dtype=torch.uint8)
+    found = synthesizer.evaluate(image, labels(8, 12))
+    expected = (states[0] - states[1]).abs().mean().item()
+    assert found['start_spread'] == pytest.approx(expected, rel=1e-6)
+    # The mean difference of two normal variables of deviation 0.7.
+    assert expected == pytest.approx(0.7 * 2 / 3.1416**0.5, rel=0.15)
+
+
 def test_an_exact_flow_makes_the_round_trip(semflow):
     """With a constant velocity the way back is the way there."""
 

@@ -118,6 +118,22 @@ class Process(nn.Module):
             ``return_trajectory``, at all, shape (N + 1, B, C, h, w).
         """
 
+    def start_of_synthesis(self,
+                           z1: Tensor,
+                           generators: Generators = None) -> Tensor:
+        """Make the state at which the way to the image starts.
+
+        Args:
+            z1 (Tensor): Mask latents, shape (B, C, h, w).
+            generators (Sequence[torch.Generator], optional): One per sample,
+                on the CPU. Defaults to None, torch's global one.
+
+        Returns:
+            Tensor: The mask latents, with the noise that the process puts on
+            them, if it does; the same shape.
+        """
+        return z1
+
     def times(self, num_steps: int, start: float, end: float) -> Tensor:
         """Make the solver's grid, by default an equidistant one.
 

@@ -103,6 +103,14 @@ class RectifiedFlow(Process):
         rest = (float(end == 'mask') - point.t).view(-1, 1, 1, 1)
         return point.state + rest * prediction
 
+    def start_of_synthesis(self,
+                           z1: Tensor,
+                           generators: Generators = None) -> Tensor:
+        """See :meth:`Process.start_of_synthesis`; with ``mask_noise``."""
+        if not self.mask_noise:
+            return z1
+        return z1 + self.mask_noise * normal_like(z1, generators)
+
     def times(self, num_steps: int, start: float, end: float) -> Tensor:
         """See :meth:`Process.times`; dense where ``time_grid`` is."""
         density = self.time_grids[DIRECTIONS[int(start > end)]]
@@ -121,6 +129,6 @@ class RectifiedFlow(Process):
               generators: Generators = None,
               callback: Optional[StepCallback] = None) -> Tensor:
         """See :meth:`Process.solve`; Eq. 11."""
-        if self.mask_noise and times[0] > times[-1]:
-            z = z + self.mask_noise * normal_like(z, generators)
+        if times[0] > times[-1]:
+            z = self.start_of_synthesis(z, generators)
         return integrate(network, z, times, solver, return_trajectory, callback)
