@@ -5,6 +5,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmseg_semflow.models.losses.matching import decoder_gram
 from tiny import VAE, network_cfg, process_cfg, semflow_cfg
 
 KL = dict(
@@ -406,3 +407,67 @@ def test_the_feature_loss_wants_a_weight_for_each_map():
     loss = MODELS.build(dict(FEATURES, layer_weights=[1.]))
     with pytest.raises(ValueError, match='must have 2 values, .* but got 1'):
         loss(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4))
+
+
+class Linear(nn.Module):
+    """A decoder that paints 2 x 2 pixels by a matrix of 12 x 12."""
+
+    latent_channels, factor = 12, 2
+
+    def __init__(self, matrix):
+        super().__init__()
+        self.matrix = matrix
+
+    def decode(self, z):
+        return nn.functional.pixel_shuffle(
+            torch.einsum('pc,bchw->bphw', self.matrix, z), 2)
+
+
+def test_the_gram_of_a_linear_decoder_is_exact():
+    matrix = torch.randn(12, 12)
+    found = decoder_gram(Linear(matrix), torch.randn(2, 12, 9, 20))
+    torch.testing.assert_close(found, matrix.T @ matrix, rtol=1e-4, atol=1e-4)
+
+
+def test_an_error_weighs_what_the_decoder_makes_of_it():
+    """With a share of 1 the loss is that of pixels, up to a constant factor."""
+    matrix = torch.randn(12, 12)
+    found, pixels = [], []
+    for decoder_share in (1., 0.4):
+        model = build(
+            dict(MATCHING, decoder_share=decoder_share), field=lambda zt, t: zt)
+        images, pseudo_masks, labels = batch(model)
+        z0, z1 = model.encode_pair(images, pseudo_masks)
+        model.autoencoder.decode = Linear(matrix).decode
+        for _ in range(2):
+            found.append(model.loss_of_latents(z0, z1, labels)['loss_flow'].item())
+            zt, t = model.network.calls[-1]
+            error = zt - (z1 - z0)
+            shown = model.autoencoder.decode(error).square().mean()
+            pixels.append((shown / matrix.square().mean() / 12).item())
+            plain = error.square().mean().item()
+    assert found[:2] == pytest.approx(pixels[:2], rel=1e-3)
+    assert found[3] == pytest.approx(0.4 * pixels[3] + 0.6 * plain, rel=1e-3)
+
+
+def test_patches_show_all_of_a_latent_alike():
+    model = build(dict(MATCHING, decoder_share=1.), field=lambda zt, t: zt)
+    plain = build(field=lambda zt, t: zt)
+    inputs = batch(model)
+    assert loss_of(model, *inputs)['loss_flow'].item() == pytest.approx(
+        loss_of(plain, *inputs)['loss_flow'].item(), rel=1e-4)
+
+
+def test_the_form_is_measured_once_and_kept_in_checkpoints():
+    model = build(dict(MATCHING, decoder_share=0.5), **KL)
+    inputs = batch(model)
+    first = loss_of(model, *inputs)['loss_flow']
+    other = build(dict(MATCHING, decoder_share=0.5), **KL)
+    other.load_state_dict(model.state_dict())
+    other.autoencoder.decode = lambda z: 5 / 0
+    assert torch.equal(loss_of(other, *inputs)['loss_flow'], first)
+
+
+def test_a_share_is_in_the_unit_interval():
+    with pytest.raises(ValueError, match=r'in \[0, 1\], but got 1.5'):
+        build(dict(MATCHING, decoder_share=1.5))
