@@ -77,6 +77,8 @@ def shrink_networks(cfg):
                 out_channels=unet.out_channels))
         if semflow.autoencoder.type == 'KLAutoencoder':
             semflow.autoencoder.update(sd_folder=None, vae=VAE)
+        if semflow.autoencoder.type == 'TinyAutoencoder':
+            semflow.autoencoder.weights = None
     elif 'discriminator' in cfg.model:
         generator, discriminator = cfg.model.generator, cfg.model.discriminator
         for key in {'channels', 'vector_channels'} & generator.keys():

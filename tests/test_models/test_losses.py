@@ -471,3 +471,73 @@ def test_the_form_is_measured_once_and_kept_in_checkpoints():
 def test_a_share_is_in_the_unit_interval():
     with pytest.raises(ValueError, match=r'in \[0, 1\], but got 1.5'):
         build(dict(MATCHING, decoder_share=1.5))
+
+
+ADVERSARIAL = dict(type='LatentAdversarialLoss', latent_channels=12, channels=8)
+AT_END = dict(type='RectifiedFlow', start_fraction=0.25, end_fraction=0.25)
+
+
+@pytest.mark.parametrize('end_only, counted', [(True, slice(3, 4)),
+                                               (False, slice(1, 4))])
+def test_the_adversarial_loss_is_hinge(end_only, counted):
+    model = build(
+        MATCHING, dict(ADVERSARIAL, weight=0.3, end_only=end_only),
+        process=AT_END)
+    images, pseudo_masks, labels = batch(model)
+    z0, z1 = model.encode_pair(images, pseudo_masks)
+    target = torch.rand_like(z0)
+    model.network = Field(lambda zt, t: (zt - target) / t.clamp(min=1e-3))
+    model.losses.eval()  # so that the norms are not moved
+    losses = loss_of(model, images, pseudo_masks, labels)
+    discriminator = model.losses[1].discriminator
+    real, fake = (
+        [score[counted] for score in discriminator(z, z1)] for z in (z0, target))
+    torch.testing.assert_close(
+        losses['loss_adversarial'], -0.3 * sum(f.mean() for f in fake))
+    torch.testing.assert_close(
+        losses['loss_adversarial_discriminator'],
+        sum((1 - r).clamp(min=0).mean() + (1 + f).clamp(min=0).mean()
+            for r, f in zip(real, fake, strict=True)))
+
+
+def test_discriminator_and_network_learn_apart():
+    model = build(MATCHING, ADVERSARIAL, process=AT_END)
+    nn.init.normal_(model.network.unet.conv_out.weight)
+    judge, network = model.losses[1].discriminator, model.network
+    inputs = batch(model)
+    for name, learner, other in (
+            ('loss_adversarial', network, judge),
+            ('loss_adversarial_discriminator', judge, network)):
+        model.zero_grad()
+        loss_of(model, *inputs)[name].backward()
+        assert all(p.grad is None for p in other.parameters())
+        assert sum(p.grad.abs().sum() for p in learner.parameters()
+                   if p.grad is not None) > 0
+
+
+def test_a_learned_discriminator_pulls_towards_true_latents():
+    torch.manual_seed(0)
+    model = build(MATCHING, dict(ADVERSARIAL, weight=1.), process=AT_END)
+    inputs = batch(model)
+    z0, z1 = model.encode_pair(*inputs[:2])
+    wrong = (3 * torch.randn_like(z0)).requires_grad_()
+    model.network = Field(lambda zt, t: (zt - wrong) / t.clamp(min=1e-3))
+    optimizer = torch.optim.Adam(model.losses.parameters(), 1e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        model.loss(*inputs)['loss_adversarial_discriminator'].backward()
+        optimizer.step()
+    assert loss_of(model, *inputs)['loss_adversarial_discriminator'] < 1.
+    before = loss_of(model, *inputs)['loss_adversarial']
+    model.network = Field(lambda zt, t: (zt - z0) / t.clamp(min=1e-3))
+    assert loss_of(model, *inputs)['loss_adversarial'] < before - 1
+
+
+@pytest.mark.parametrize('change, match', [
+    (dict(latent_channels=3), 'must be that of the model, 12, but got 3'),
+    (dict(), 'end_fraction of the process is 0'),
+])
+def test_discriminators_that_do_not_fit(change, match):
+    process = AT_END if change else AT_START
+    with pytest.raises(ValueError, match=match):
+        build(MATCHING, dict(ADVERSARIAL, **change), process=process)

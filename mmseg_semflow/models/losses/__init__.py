@@ -1,5 +1,6 @@
 """The losses of a training, each a line of the config."""
 
+from .adversarial import LatentAdversarialLoss
 from .features import FeatureLoss
 from .matching import MatchingLoss
 from .one_step import OneStepImageLoss, OneStepMapLoss
@@ -7,6 +8,6 @@ from .probe import ProbedMapLoss
 from .training_loss import TrainingLoss, TrainingStep
 
 __all__ = [
-    'FeatureLoss', 'MatchingLoss', 'OneStepImageLoss', 'OneStepMapLoss',
-    'ProbedMapLoss', 'TrainingLoss', 'TrainingStep'
+    'FeatureLoss', 'LatentAdversarialLoss', 'MatchingLoss', 'OneStepImageLoss',
+    'OneStepMapLoss', 'ProbedMapLoss', 'TrainingLoss', 'TrainingStep'
 ]
