@@ -48,6 +48,8 @@ def shrink(cfg):
         # scale needs as many.
         size = (64, 128)
     train_set = cfg.train_dataloader.dataset
+    if 'crop_size' in train_set:
+        train_set.crop_size = (16, 24)
     for dataset in (train_set.get('dataset', train_set),
                     cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
         for transform in dataset.pipeline:
