@@ -19,6 +19,9 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
     parser.add_argument('--num-images', type=int, help='default: all')
+    parser.add_argument(
+        '--crop-size', type=int, nargs=2, metavar=('H', 'W'),
+        help='also compare crops of latents with the latents of the crops')
     parser.add_argument('--device')
     add_cfg_options(parser)
     return parser.parse_args()
@@ -34,7 +37,8 @@ def main() -> None:
     # Those of the author's latents, whatever the config takes out already.
     for key in ('mean', 'std'):
         cfg.model.semflow.autoencoder.pop(key, None)
-    found = AutoencoderTrial(cfg, args.num_images, args.device).statistics()
+    trial = AutoencoderTrial(cfg, args.num_images, args.device)
+    found = trial.statistics()
     print()
     for name, row in found.items():
         print(f'{name:9} mean {row["mean"]:.4f}, std {row["std"]:.4f}')
@@ -42,6 +46,12 @@ def main() -> None:
     for key, name in (('channel_means', 'mean'), ('channel_stds', 'std')):
         numbers = ', '.join(f'{value:.4f}' for value in found['both'][key])
         print(f'{name}=[{numbers}]')
+    if args.crop_size:
+        errors = trial.crop_errors(args.crop_size)
+        print('\n\ncrops of latents, in parts of the deviation (root mean square):')
+        for name, row in errors.items():
+            print(f'{name:9} outermost cells {row["border"]:.3f}, inside '
+                  f'{row["inside"]:.3f}')
 
 
 if __name__ == '__main__':

@@ -90,6 +90,67 @@ class AutoencoderTrial:
         return {name: _described(*pair) for name, pair in moments.items()}
 
     @torch.no_grad()
+    def crop_errors(self, crop_size: Tuple[int, int]) -> Dict[str, Row]:
+        """Compare crops of latents with the latents of the same crops.
+
+        One crop of each picture and mask, at a random place that depends on
+        its index alone.
+
+        Args:
+            crop_size (Tuple[int, int]): Height and width in pixels.
+
+        Returns:
+            Dict[str, Row]: Of ``'pictures'`` and of ``'masks'``: ``border`` and
+            ``inside``, the root of the mean square difference of the outermost
+            cells and of the others, over the deviation of the latents.
+
+        Raises:
+            ValueError: If the size has a side below 3 cells, does not fit the
+                autoencoder's factor, or exceeds the images.
+        """
+        factor = self.autoencoder.factor
+        if any(side % factor or side < 3 * factor for side in crop_size):
+            raise ValueError(
+                f'crop_size must be multiples of {factor}, at least '
+                f'{3 * factor}, but got {tuple(crop_size)}')
+        sums = {name: torch.zeros(3) for name in ('pictures', 'masks')}
+        for index, image, labels in self._pairs():
+            place = _generator(index)
+            masks = self._mask(self.codec, labels, _generator(index))
+            corner = []
+            for side, crop in zip(labels.shape, crop_size, strict=True):
+                if crop > side:
+                    raise ValueError(
+                        f'crop_size {tuple(crop_size)} exceeds an image of '
+                        f'{tuple(labels.shape)} (height, width)')
+                cells = (side - crop) // factor + 1
+                corner.append(int(torch.randint(cells, (), generator=place)))
+            cell_rows, cell_columns = (
+                slice(first, first + crop // factor)
+                for first, crop in zip(corner, crop_size, strict=True))
+            rows, columns = (
+                slice(factor * part.start, factor * part.stop)
+                for part in (cell_rows, cell_columns))
+            for name, pixels in dict(
+                    pictures=image.to(self.device), masks=masks).items():
+                whole = self.autoencoder.encode(pixels).mean[
+                    ..., cell_rows, cell_columns]
+                part = self.autoencoder.encode(pixels[..., rows, columns]).mean
+                square = (whole - part).square()
+                inside = square[..., 1:-1, 1:-1]
+                ring = square.numel() - inside.numel()
+                sums[name] += torch.stack([
+                    (square.sum() - inside.sum()) / ring,
+                    inside.mean(), whole.var()
+                ]).cpu()
+        return {
+            name: dict(
+                border=(border / variance).sqrt().item(),
+                inside=(inside / variance).sqrt().item())
+            for name, (border, inside, variance) in sums.items()
+        }
+
+    @torch.no_grad()
     def round_trips(self, codecs: Dict[str, PseudoMaskCodec],
                     stds: Sequence[float] = (0., )) -> Iterator[Row]:
         """Encode and decode pseudo masks, and look for the nearest anchors.

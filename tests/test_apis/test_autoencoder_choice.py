@@ -46,6 +46,39 @@ def test_statistics_of_a_lossless_autoencoder(cfg, shared_street):
             cells.std(1, correction=0), atol=1e-6, rtol=0)
 
 
+def test_crops_of_patches_are_exact(cfg):
+    found = AutoencoderTrial(cfg, device='cpu').crop_errors((8, 12))
+    assert found == {
+        name: dict(border=0., inside=0.) for name in ('pictures', 'masks')}
+
+
+def test_crops_of_a_convolution_differ_at_the_border_alone(cfg):
+    """An encoder that adds the cell to the left: closed form."""
+    trial = AutoencoderTrial(cfg, device='cpu')
+    encode = trial.autoencoder.encode
+
+    def shifted(pixels):
+        found = encode(pixels)
+        z = found.mean
+        left = torch.nn.functional.pad(z, (1, 0))[..., :-1]
+        found.mean = z + left
+        return found
+
+    trial.autoencoder.encode = shifted
+    found = trial.crop_errors((8, 12))
+    assert found['pictures']['inside'] == found['masks']['inside'] == 0
+    # The left column of the ring lacks its neighbour, unless it is the first.
+    assert 0 < found['pictures']['border'] < 1
+
+
+@pytest.mark.parametrize('size, match', [
+    ((7, 12), 'multiples of 2, at least 6, but got'), ((4, 12), 'at least 6'),
+    ((8, 1000), 'exceeds an image of')])
+def test_crops_that_do_not_fit(cfg, size, match):
+    with pytest.raises(ValueError, match=match):
+        AutoencoderTrial(cfg, device='cpu').crop_errors(size)
+
+
 def test_round_trips(cfg):
     """Lossless without noise; with more noise and less spacing less survives."""
     codecs = {
