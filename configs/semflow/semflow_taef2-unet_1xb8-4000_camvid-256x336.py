@@ -20,6 +20,7 @@ codec = dict(
 model = dict(
     semflow=dict(
         codec=codec,
+        channels_last=True,
         process=dict(
             type='RectifiedFlow',
             mask_noise=0.5,
@@ -39,7 +40,10 @@ model = dict(
                 class_weight=(0.89, 0.72, 3.55, 0.66, 1.37, 1.06, 3.39, 3.0, 1.66,
                               4.59, 5.03))
         ]))
+# A batch of latents is read in 10 ms: on two cores workers take more than they give.
 train_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
     dataset=dict(
         _delete_=True,
         type='CachedLatentsDataset',

@@ -1,6 +1,7 @@
 """One network between the latents of images and of pseudo masks."""
 
 from functools import partial
+from math import prod
 from typing import Callable, Dict, Optional, Sequence
 
 import torch
@@ -108,8 +109,10 @@ class SemFlowModel(BaseModule):
                 }
             }, ('losses.', *partial_load))
         self._identity: Optional[dict] = None
-        self.process.check_network(self.network,
-                                   self.autoencoder.latent_channels)
+        self.process.check_network(
+            self.network, self.autoencoder.latent_channels,
+            prod(getattr(wrapper, 'num_predictions', 1)
+                 for wrapper in self.wrappers))
         for wrapper in self.wrappers:
             self.process.check_wrapper(wrapper)
         for loss in self.losses:

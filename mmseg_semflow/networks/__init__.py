@@ -11,13 +11,13 @@ from .autoencoder import (
     PatchAutoencoder,
 )
 from .features import EfficientNetLiteFeatures, FeatureNetwork, TimmFeatures
-from .preconditioning import EndStdPreconditioning
+from .preconditioning import CleanEnds, EndStdPreconditioning
 from .schedulers import build_scheduler, denoise, steps_of
 from .tiny_autoencoder import TinyAutoencoder
 from .velocity_unet import VelocityUNet
 
 __all__ = [
-    'EfficientNetLiteFeatures', 'EndStdPreconditioning', 'FeatureNetwork',
+    'CleanEnds', 'EfficientNetLiteFeatures', 'EndStdPreconditioning', 'FeatureNetwork',
     'FrozenAutoencoder', 'KLAutoencoder', 'LatentGaussian', 'PatchAutoencoder',
     'TimmFeatures', 'TinyAutoencoder', 'VelocityUNet', 'build_scheduler', 'denoise', 'steps_of'
 ]

@@ -77,3 +77,44 @@ def test_a_checkpoint_knows_its_preconditioning():
 def test_bad_arguments(end_std):
     with pytest.raises(ValueError, match='end_std must be two positive numbers'):
         build(end_std)
+
+
+@pytest.mark.parametrize('t', [0., 0.01, 0.5, 0.77, 1.])
+def test_true_ends_are_the_true_velocity(t):
+    z0, z1 = torch.randn(2, 3, 4, 8, 8)
+    times = torch.full((3, ), t)
+    found = MODELS.build(dict(type='CleanEnds'))(
+        lambda *_: torch.cat([z0, z1], 1), (1 - t) * z0 + t * z1, times)
+    torch.testing.assert_close(found, z1 - z0)
+
+
+@pytest.mark.parametrize('t, of_image, of_mask', [
+    (0., 0., 1.), (0.2, 0.2 / 0.68, 0.8 / 0.68), (0.5, 1., 1.), (1., 1., 0.)])
+def test_errors_of_ends_have_no_pole(t, of_image, of_mask):
+    """An error of an end moves the velocity by a bounded factor."""
+    wrapper = MODELS.build(dict(type='CleanEnds'))
+    zt, times = torch.randn(3, 4, 8, 8), torch.full((3, ), t)
+    ends = torch.randn(2, 3, 4, 8, 8)
+    exact = wrapper(lambda *_: torch.cat([*ends], 1), zt, times)
+    for end, factor, sign in ((0, of_image, -1), (1, of_mask, 1)):
+        wrong = ends.clone()
+        wrong[end] += 1
+        found = wrapper(lambda *_, ends=wrong: torch.cat([*ends], 1), zt, times)
+        torch.testing.assert_close(
+            found - exact, torch.full_like(zt, sign * factor),
+            rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_of_both_ends_has_twice_the_channels():
+    cfg = dict(
+        type='SemFlowModel',
+        network=network_cfg((1, 2)),
+        autoencoder=dict(type='PatchAutoencoder', factor=2),
+        codec=dict(num_classes=5))
+    model = MODELS.build(dict(cfg, wrappers=[dict(type='CleanEnds')]))
+    z = torch.randn(2, 12, 4, 6)
+    assert model.velocity(z, torch.rand(2)).shape == z.shape
+    with pytest.raises(ValueError, match='out_channels .* must be 12, but got 24'):
+        MODELS.build(cfg)
+    with pytest.raises(ValueError, match='out_channels .* must be 24, but got 12'):
+        MODELS.build(dict(cfg, network=network_cfg(), wrappers=[dict(type='CleanEnds')]))

@@ -99,9 +99,12 @@ class Diffusion(Process):
         self.register_buffer('prediction',
                              torch.tensor(PREDICTIONS.index(prediction_type)))
 
-    def check_network(self, network: nn.Module, latent_channels: int) -> None:
+    def check_network(self,
+                      network: nn.Module,
+                      latent_channels: int,
+                      num_predictions: int = 1) -> None:
         """See :meth:`Process.check_network`; and the number of timesteps."""
-        super().check_network(network, latent_channels)
+        super().check_network(network, latent_channels, num_predictions)
         if network.num_train_timesteps != self.num_train_timesteps:
             raise ValueError(
                 'num_train_timesteps must be that of the network, '

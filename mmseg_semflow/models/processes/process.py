@@ -151,10 +151,21 @@ class Process(nn.Module):
         """Tell whether the steps of a sample depend on it alone."""
         return True
 
-    def check_network(self, network: nn.Module, latent_channels: int) -> None:
-        """Raise a ValueError if a network does not fit."""
+    def check_network(self,
+                      network: nn.Module,
+                      latent_channels: int,
+                      num_predictions: int = 1) -> None:
+        """Raise a ValueError if a network does not fit.
+
+        Args:
+            network (nn.Module): The network.
+            latent_channels (int): Number of channels of a latent.
+            num_predictions (int): How many latents wrappers make one output of.
+                Defaults to 1.
+        """
         wanted = dict(
-            in_channels=self.num_inputs, out_channels=len(self.outputs))
+            in_channels=self.num_inputs,
+            out_channels=num_predictions * len(self.outputs))
         for name, count in wanted.items():
             found = getattr(network, name)
             if found != count * latent_channels:
