@@ -541,3 +541,23 @@ def test_discriminators_that_do_not_fit(change, match):
     process = AT_END if change else AT_START
     with pytest.raises(ValueError, match=match):
         build(MATCHING, dict(ADVERSARIAL, **change), process=process)
+
+
+def test_the_gradient_of_the_repulsion_is_that_of_flowseg():
+    model = build(
+        MATCHING,
+        dict(type='AnchorRepulsionLoss', weight=1., temperature=0.7, epsilon=0.05))
+    loss = model.losses[1]
+    levels = model.codec.normalize(model.codec.levels.float().view(1, 5, 3, 1))
+    anchors = levels[0, :, :, 0]
+    x = (torch.rand(1, 3, 1, 1) * 2 - 1).requires_grad_()
+    label_map = torch.full((1, 1, 1), 3)
+    nn.functional.cross_entropy(loss.logits(model, x), label_map).backward()
+    point = x.detach().flatten()
+    d = (point - anchors).square().sum(1) + 0.05
+    p = (-d.log() / 0.7).softmax(0)
+    y = nn.functional.one_hot(torch.tensor(3), 5)
+    expected = 2 / 0.7 * ((y - p) / d) @ (point - anchors)
+    torch.testing.assert_close(x.grad.flatten(), expected, rtol=1e-4, atol=1e-5)
+    inputs = batch(model)
+    assert loss_of(model, *inputs)['loss_repulsion'] > 0

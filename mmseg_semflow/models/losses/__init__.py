@@ -3,11 +3,12 @@
 from .adversarial import LatentAdversarialLoss
 from .features import FeatureLoss
 from .matching import MatchingLoss
-from .one_step import OneStepImageLoss, OneStepMapLoss
+from .one_step import AnchorRepulsionLoss, OneStepImageLoss, OneStepMapLoss
 from .probe import ProbedMapLoss
 from .training_loss import TrainingLoss, TrainingStep
 
 __all__ = [
-    'FeatureLoss', 'LatentAdversarialLoss', 'MatchingLoss', 'OneStepImageLoss',
-    'OneStepMapLoss', 'ProbedMapLoss', 'TrainingLoss', 'TrainingStep'
+    'AnchorRepulsionLoss', 'FeatureLoss', 'LatentAdversarialLoss', 'MatchingLoss',
+    'OneStepImageLoss', 'OneStepMapLoss', 'ProbedMapLoss', 'TrainingLoss',
+    'TrainingStep'
 ]

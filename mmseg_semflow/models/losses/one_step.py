@@ -70,7 +70,7 @@ class OneStepMapLoss(TrainingLoss):
                 step: TrainingStep) -> Dict[str, Tensor]:
         """See :meth:`TrainingLoss.forward`."""
         z1 = model.process.estimate(step.point, step.prediction, 'mask')
-        logits = self.scale * model.codec.logits(model.autoencoder.decode(z1))
+        logits = self.logits(model, model.autoencoder.decode(z1))
         ignore_index = model.codec.ignore_index
         if self.loss is None:
             loss = mean_cross_entropy(logits, step.label_maps, ignore_index,
@@ -78,6 +78,46 @@ class OneStepMapLoss(TrainingLoss):
         else:
             loss = self.loss(logits, step.label_maps, ignore_index=ignore_index)
         return {f'loss_{self.name}': self.weight * loss}
+
+
+    def logits(self, model: 'SemFlowModel', pixels: Tensor) -> Tensor:
+        """Score pixels (B, 3, H, W) by class, (B, num_classes, H, W)."""
+        return self.scale * model.codec.logits(pixels)
+
+
+@MODELS.register_module()
+class AnchorRepulsionLoss(OneStepMapLoss):
+    r"""Push the map of a single step away from the anchors of other classes.
+
+    The cross-entropy of
+
+    .. math:: p = \mathrm{softmax}(-\log(d + \epsilon) / \tau), \quad
+        d_k = |x_1 - a_k|^2,
+
+    whose gradient, :math:`(2 / \tau) \sum_k (y_k - p_k) (x_1 - a_k) /
+    (d_k + \epsilon)`, FlowSeg (arXiv 2603.19218) subtracts from the target
+    velocity: here of decoded pixels :math:`x_1` and the codec's anchors.
+
+    Args:
+        weight (float): Weight of the loss. Defaults to 0.1.
+        temperature (float): tau. Defaults to 1.
+        epsilon (float): In squares of the range [-1, 1]. Defaults to 0.01.
+        name (str): See :class:`OneStepMapLoss`. Defaults to ``'repulsion'``.
+    """
+
+    def __init__(self,
+                 weight: float = 0.1,
+                 temperature: float = 1.,
+                 epsilon: float = 0.01,
+                 name: str = 'repulsion') -> None:
+        super().__init__(weight, name=name)
+        self.temperature = temperature
+        self.epsilon = epsilon
+
+    def logits(self, model: 'SemFlowModel', pixels: Tensor) -> Tensor:
+        """See :meth:`OneStepMapLoss.logits`."""
+        squares = pixels.square().sum(1, keepdim=True) - model.codec.logits(pixels)
+        return -(squares.clamp(min=0) + self.epsilon).log() / self.temperature
 
 
 @MODELS.register_module()
