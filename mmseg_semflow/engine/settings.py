@@ -98,8 +98,8 @@ def check_settings(saved: Optional[Dict[str, str]], current: Dict[str, str],
         raise ValueError(
             'the checkpoint is of another training and cannot be resumed '
             'from:\n  ' + '\n  '.join(refused[:10]) + more +
-            '\nTo start a new training from its weights, set load_from and '
-            'leave out --resume. To go on with the training of the work folder, '
-            'set load_from=None')
+            '\nTo go on with that training, put these settings back as they were. '
+            'To start a new training from its weights, set load_from and leave out '
+            '--resume')
     for text in different.values():
         logger.warning(f'resuming with another setting, {text}')
