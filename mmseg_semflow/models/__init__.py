@@ -22,11 +22,12 @@ from .processes import (
     SymmetricFlow,
     TrainingPoint,
 )
+from .refiner import LatentRefiner
 from .segmentors import SemFlow
 from .semflow_model import SemFlowModel
 
 __all__ = [
-    'BrownianBridge', 'CheckpointGuard', 'Diffusion', 'MatchingLoss',
+    'BrownianBridge', 'CheckpointGuard', 'Diffusion', 'LatentRefiner', 'MatchingLoss',
     'OneStepImageLoss', 'OneStepMapLoss', 'ProbedMapLoss', 'Process',
     'RectifiedFlow', 'SemFlow', 'SemFlowDataPreProcessor', 'SemFlowModel',
     'SymmetricFlow', 'TrainingLoss', 'TrainingPoint', 'TrainingStep'

@@ -22,6 +22,7 @@ from mmseg_semflow.networks import LatentGaussian
 from .checkpoint_guard import CheckpointGuard, rename_old_keys
 from .losses import TrainingStep
 from .processes import DIRECTIONS
+from .refiner import check_reader
 
 CODEC_BUFFERS = {
     'codec.levels': 'codec with other anchors (num_classes, divisions, '
@@ -62,6 +63,9 @@ class SemFlowModel(BaseModule):
             the network and its arguments in its place, such as
             :class:`EndStdPreconditioning`, the innermost first. Defaults to
             none.
+        refiner (dict, optional): Config of what corrects the masks that
+            :meth:`image_to_mask` leads to, such as :class:`LatentRefiner`.
+            Defaults to None, nothing.
         channels_last (bool): Whether the weights of both networks lie in
             memory with the channels last. Checkpoints are the same. Defaults
             to False.
@@ -85,6 +89,7 @@ class SemFlowModel(BaseModule):
                  process: Optional[dict] = None,
                  losses: Optional[Sequence[dict]] = None,
                  wrappers: Sequence[dict] = (),
+                 refiner: Optional[dict] = None,
                  channels_last: bool = False,
                  compile_network: bool = False,
                  partial_load: Sequence[str] = (),
@@ -95,6 +100,7 @@ class SemFlowModel(BaseModule):
         self.autoencoder = MODELS.build(autoencoder)
         self.process = MODELS.build(process or dict(type='RectifiedFlow'))
         self.wrappers = nn.ModuleList(map(MODELS.build, wrappers))
+        self.refiner = None if refiner is None else MODELS.build(refiner)
         self.losses = nn.ModuleList(
             map(MODELS.build, losses or [dict(type='MatchingLoss')]))
         if isinstance(partial_load, str):
@@ -115,6 +121,8 @@ class SemFlowModel(BaseModule):
                  for wrapper in self.wrappers))
         for wrapper in self.wrappers:
             self.process.check_wrapper(wrapper)
+        if self.refiner is not None:
+            check_reader(self.refiner, self.autoencoder, self.codec.num_classes)
         for loss in self.losses:
             loss.check_model(self)
         if channels_last:
@@ -338,21 +346,34 @@ class SemFlowModel(BaseModule):
         Raises:
             ValueError: If the process does not lead that way.
         """
-        self.process.check_direction(
-            DIRECTIONS[int(times[0] > times[-1])], 'transport')
         height, width = pixels.shape[-2:]
-        z = self.encode(pixels)
-        network = self.velocity if wrap is None else wrap(self.velocity)
-        if condition is not None:
-            network = partial(network, condition=condition)
-        z = self.process.solve(network, z, times.to(z.device),
-                               solver or self.process.default_solver,
-                               return_trajectory, generators, callback)
+        z = self._solve(
+            self.encode(pixels), times, solver, return_trajectory, generators,
+            condition, wrap, callback)
         if not return_trajectory:
             return self.autoencoder.decode(z)[..., :height, :width]
         return torch.stack([
             self.autoencoder.decode(state)[..., :height, :width] for state in z
         ])
+
+    def _solve(self,
+               z: Tensor,
+               times: Tensor,
+               solver: Optional[str] = None,
+               return_trajectory: bool = False,
+               generators: Generators = None,
+               condition: Condition = None,
+               wrap: Optional[Callable[[Network], Network]] = None,
+               callback: Optional[StepCallback] = None) -> Tensor:
+        """Move latents; see :meth:`transport`."""
+        self.process.check_direction(
+            DIRECTIONS[int(times[0] > times[-1])], 'transport')
+        network = self.velocity if wrap is None else wrap(self.velocity)
+        if condition is not None:
+            network = partial(network, condition=condition)
+        return self.process.solve(network, z, times.to(z.device),
+                                  solver or self.process.default_solver,
+                                  return_trajectory, generators, callback)
 
     def image_to_mask(self,
                       images: Tensor,
@@ -372,8 +393,15 @@ class SemFlowModel(BaseModule):
             Tensor: Pseudo masks, about [-1, 1], shape (B, 3, H, W); labels
             are ``codec.decode`` of them.
         """
-        return self.transport(images, self.process.times(num_steps, 0., 1.), solver,
-                              **kwargs)
+        times = self.process.times(num_steps, 0., 1.)
+        if self.refiner is None:
+            return self.transport(images, times, solver, **kwargs)
+        height, width = images.shape[-2:]
+        z0 = self.encode(images)
+        z1 = self._solve(z0, times, solver, **kwargs)
+        refined = self.refiner(
+            self.codec, self.autoencoder.decode(z1), z1, z0)
+        return refined[..., :height, :width]
 
     def mask_to_image(self,
                       pseudo_masks: Tensor,

@@ -5,10 +5,11 @@ from .features import FeatureLoss
 from .matching import MatchingLoss
 from .one_step import AnchorRepulsionLoss, OneStepImageLoss, OneStepMapLoss
 from .probe import ProbedMapLoss
+from .refiner import RefinerLoss
 from .training_loss import TrainingLoss, TrainingStep
 
 __all__ = [
     'AnchorRepulsionLoss', 'FeatureLoss', 'LatentAdversarialLoss', 'MatchingLoss',
-    'OneStepImageLoss', 'OneStepMapLoss', 'ProbedMapLoss', 'TrainingLoss',
-    'TrainingStep'
+    'OneStepImageLoss', 'OneStepMapLoss', 'ProbedMapLoss', 'RefinerLoss',
+    'TrainingLoss', 'TrainingStep'
 ]

@@ -7,6 +7,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..refiner import check_reader
 from .cross_entropy import check_class_weight, mean_cross_entropy
 from .training_loss import TrainingLoss, TrainingStep
 
@@ -71,18 +72,7 @@ class ProbedMapLoss(TrainingLoss):
         """See :meth:`TrainingLoss.check_model`; and the sizes."""
         super().check_model(model)
         check_class_weight(self, model.codec.num_classes)
-        for name, own, wanted in (('latent_channels', self.latent_channels,
-                                   model.autoencoder.latent_channels),
-                                  ('num_classes', self.num_classes,
-                                   model.codec.num_classes)):
-            if own != wanted:
-                raise ValueError(f'{name} of {type(self).__name__} must be that of '
-                                 f'the model, {wanted}, but got {own}')
-        factor = model.autoencoder.factor
-        if not 0 < self.detail <= factor or factor % self.detail:
-            raise ValueError(
-                f'detail of {type(self).__name__} must be a divisor of the '
-                f"autoencoder's factor {factor}, but got {self.detail}")
+        check_reader(self, model.autoencoder, model.codec.num_classes)
         path = getattr(model.process, 'path', None)
         if self.start_only and not getattr(path, 'start_fraction', 0):
             raise ValueError(

@@ -1,0 +1,68 @@
+"""The loss of what corrects predicted masks."""
+
+from typing import TYPE_CHECKING, Dict, Optional, Sequence
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from .cross_entropy import check_class_weight, mean_cross_entropy
+from .training_loss import TrainingLoss, TrainingStep
+
+if TYPE_CHECKING:
+    from ..semflow_model import SemFlowModel
+
+
+@MODELS.register_module()
+class RefinerLoss(TrainingLoss):
+    """Cross-entropy of the scores of the model's refiner.
+
+    Of the mask latent to which a step from t = 0 leads, without the decoder:
+    the refiner learns what is right by itself, and the anchors' scores are
+    added to that. The network gets no gradient of it.
+
+    Args:
+        class_weight (Sequence[float], optional): Weight of each class. Defaults
+            to None, equal weights.
+        name (str): Logged as ``loss_`` and this. Defaults to ``'refiner'``.
+    """
+
+    direction = 'image_to_mask'
+
+    def __init__(self,
+                 class_weight: Optional[Sequence[float]] = None,
+                 name: str = 'refiner') -> None:
+        super().__init__()
+        self.name = name
+        self.register_buffer(
+            'class_weight',
+            None if class_weight is None else torch.tensor(
+                class_weight, dtype=torch.float32),
+            persistent=False)
+
+    def check_model(self, model: 'SemFlowModel') -> None:
+        """See :meth:`TrainingLoss.check_model`; and that there is a refiner."""
+        super().check_model(model)
+        check_class_weight(self, model.codec.num_classes)
+        if model.refiner is None:
+            raise ValueError('RefinerLoss needs a refiner: set the one of the model, '
+                             "for example refiner=dict(type='LatentRefiner', ...)")
+        path = getattr(model.process, 'path', None)
+        if not getattr(path, 'start_fraction', 0):
+            raise ValueError('RefinerLoss looks at samples at t = 0, but '
+                             'start_fraction of the process is 0: set it')
+
+    def forward(self, model: 'SemFlowModel',
+                step: TrainingStep) -> Dict[str, Tensor]:
+        """See :meth:`TrainingLoss.forward`."""
+        z1 = model.process.estimate(step.point, step.prediction, 'mask')
+        scores = model.refiner.scores(z1.detach(), step.z0)
+        stride = model.autoencoder.factor // model.refiner.detail
+        labels = step.label_maps[:, stride // 2::stride, stride // 2::stride]
+        at_start = (step.point.t == 0).view(-1, 1, 1)
+        ignore_index = model.codec.ignore_index
+        labels = torch.where(at_start, labels, ignore_index)
+        return {
+            f'loss_{self.name}': mean_cross_entropy(
+                scores, labels, ignore_index, self.class_weight)
+        }

@@ -1,0 +1,104 @@
+"""Correction of predicted masks."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from tiny import semflow_cfg
+
+REFINER = dict(
+    type='LatentRefiner', latent_channels=12, num_classes=5, detail=2, channels=8)
+AT_START = dict(type='RectifiedFlow', start_fraction=0.5)
+
+
+def build(**kwargs):
+    torch.manual_seed(0)
+    model = MODELS.build(
+        semflow_cfg(**{'refiner': REFINER, 'process': AT_START, **kwargs}))
+    nn.init.normal_(model.network.unet.conv_out.weight, std=0.02)
+    return model.eval()
+
+
+def images(size=(8, 12)):
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(2, 3, *size, generator=generator) * 2 - 1
+
+
+@pytest.mark.parametrize('size', [(8, 12), (9, 13)])
+@pytest.mark.parametrize('num_steps', [1, 3])
+def test_unlearned_it_changes_no_label(size, num_steps):
+    model, plain = build(), build(refiner=None)
+    plain.network.load_state_dict(model.network.state_dict())
+    expected = plain.codec.decode(plain.image_to_mask(images(size), num_steps))
+    refined = model.image_to_mask(images(size), num_steps)
+    assert refined.shape == (2, 3, *size)
+    assert torch.equal(model.codec.decode(refined), expected)
+    # And its colours are those of the labels, but for near ties.
+    colours = model.codec.normalize(model.codec.encode(expected))
+    assert (refined - colours).abs().median() < 1e-3
+
+
+def test_what_it_knows_for_sure_it_corrects():
+    model = build()
+    bias = model.refiner.layers[-1].bias
+    bias.data.view(5, 4)[3] = 1000.
+    assert (model.codec.decode(model.image_to_mask(images(), 1)) == 3).all()
+    # Synthesis and the trajectory are the flow's own.
+    masks = model.codec.normalize(
+        model.codec.encode(torch.zeros(1, 8, 12, dtype=torch.int64)))
+    before = model.mask_to_image(masks, 2)
+    bias.data.zero_()
+    assert torch.equal(model.mask_to_image(masks, 2), before)
+
+
+def test_the_loss_is_cross_entropy_at_the_start_alone():
+    weight = [1., 2., 3., 4., 5.]
+    model = build(losses=[
+        dict(type='MatchingLoss'), dict(type='RefinerLoss', class_weight=weight)])
+    nn.init.normal_(model.refiner.layers[-1].weight)
+    labels = torch.randint(0, 5, (4, 8, 12))
+    labels[:, :2] = 255
+    z0, z1, found = torch.randn(3, 4, 12, 4, 6)
+
+    class Field(nn.Module):
+
+        def forward(self, zt, t, condition=None):
+            return (found - zt) / (1 - t.view(-1, 1, 1, 1))
+
+    network, model.network = model.network, Field()
+    loss = model.loss_of_latents(z0, z1, labels)['loss_refiner']
+    expected = nn.functional.cross_entropy(
+        model.refiner.scores(found, z0)[:2], labels[:2], torch.tensor(weight),
+        ignore_index=255)
+    torch.testing.assert_close(loss, expected)
+    model.network = network
+    model.loss_of_latents(z0, z1, labels)['loss_refiner'].backward()
+    assert all(p.grad is None for p in network.parameters())
+    assert model.refiner.layers[0].weight.grad.abs().sum() > 0
+
+
+def test_it_is_small():
+    refiner = MODELS.build(
+        dict(type='LatentRefiner', latent_channels=32, num_classes=11))
+    assert sum(p.numel() for p in refiner.parameters()) <= 200_000
+
+
+@pytest.mark.parametrize('options, match', [
+    (dict(refiner=None), 'RefinerLoss needs a refiner'),
+    (dict(process=dict(type='RectifiedFlow')), 'start_fraction .* is 0'),
+    (dict(refiner=dict(REFINER, num_classes=4)), 'num_classes .* 5, but got 4'),
+    (dict(refiner=dict(REFINER, latent_channels=4)),
+     'latent_channels .* 12, but got 4'),
+    (dict(refiner=dict(REFINER, detail=3)), "factor 2, but got 3"),
+])
+def test_what_does_not_fit(options, match):
+    with pytest.raises(ValueError, match=match):
+        build(losses=[dict(type='RefinerLoss')], **options)
+
+
+def test_a_checkpoint_has_its_refiner():
+    state = build(refiner=None).state_dict()
+    with pytest.raises(ValueError, match="'refiner.layers.* is nothing in the check"):
+        build().load_state_dict(state)
+    build(partial_load=['refiner.']).load_state_dict(state)
