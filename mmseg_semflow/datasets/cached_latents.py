@@ -123,10 +123,10 @@ class TrainingViews:
 
         Returns:
             dict: ``pipeline``, without the probability of the flip where both
-            flips are cached; ``num_views`` if there is one; and ``dataset``: its type, classes,
-            number of images and ``files``, the SHA-256 of the sizes of all
-            images and label maps and their names relative to ``data_root``, in
-            order.
+            flips are cached; ``num_views`` if there is one; and ``dataset``:
+            its type, classes, number of images and ``files``, the SHA-256 of
+            the sizes of all images and label maps and their names relative to
+            ``data_root``, in order.
         """
         digest = hashlib.sha256()
         root = self.dataset.data_root or '.'

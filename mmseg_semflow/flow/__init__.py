@@ -25,9 +25,10 @@ from .tiling import (
 )
 
 __all__ = [
-    'ADAPTIVE_SOLVERS', 'FIXED_STEP_SOLVERS', 'SOLVERS', 'BrownianBridgePath', 'Condition', 'Generators', 'Network', 'PathSample',
-    'PseudoMaskCodec', 'RectifiedFlowPath', 'StepCallback', 'TimeDensity', 'average_windows',
-    'check_labels', 'check_num_steps', 'check_solver', 'check_tiling',
-    'integrate', 'normal_like', 'perturb', 'seeded_generator', 'tile_network',
-    'time_quantile', 'uniform_times', 'window_ends'
+    'ADAPTIVE_SOLVERS', 'FIXED_STEP_SOLVERS', 'SOLVERS', 'BrownianBridgePath',
+    'Condition', 'Generators', 'Network', 'PathSample', 'PseudoMaskCodec',
+    'RectifiedFlowPath', 'StepCallback', 'TimeDensity', 'average_windows',
+    'check_labels', 'check_num_steps', 'check_solver', 'check_tiling', 'integrate',
+    'normal_like', 'perturb', 'seeded_generator', 'tile_network', 'time_quantile',
+    'uniform_times', 'window_ends'
 ]

@@ -19,5 +19,6 @@ from .velocity_unet import VelocityUNet
 __all__ = [
     'CleanEnds', 'EfficientNetLiteFeatures', 'EndStdPreconditioning', 'FeatureNetwork',
     'FrozenAutoencoder', 'KLAutoencoder', 'LatentGaussian', 'PatchAutoencoder',
-    'TimmFeatures', 'TinyAutoencoder', 'VelocityUNet', 'build_scheduler', 'denoise', 'steps_of'
+    'TimmFeatures', 'TinyAutoencoder', 'VelocityUNet', 'build_scheduler', 'denoise',
+    'steps_of'
 ]

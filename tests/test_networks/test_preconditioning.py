@@ -117,4 +117,5 @@ def test_a_model_of_both_ends_has_twice_the_channels():
     with pytest.raises(ValueError, match='out_channels .* must be 12, but got 24'):
         MODELS.build(cfg)
     with pytest.raises(ValueError, match='out_channels .* must be 24, but got 12'):
-        MODELS.build(dict(cfg, network=network_cfg(), wrappers=[dict(type='CleanEnds')]))
+        MODELS.build(
+            dict(cfg, network=network_cfg(), wrappers=[dict(type='CleanEnds')]))

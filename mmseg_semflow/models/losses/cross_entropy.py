@@ -1,7 +1,8 @@
 """Cross-entropy of labels among which some are void."""
 
-from typing import Optional
+from typing import Optional, Sequence
 
+import torch
 from torch import Tensor, nn
 
 
@@ -33,6 +34,14 @@ def mean_cross_entropy(logits: Tensor,
     if class_weight is not None:
         weights = class_weight[label_maps * valid] * valid
     return loss / weights.sum().clamp(min=1e-6)
+
+
+def register_class_weight(loss: nn.Module,
+                          class_weight: Optional[Sequence[float]]) -> None:
+    """Make the weights of the classes a buffer that no checkpoint holds."""
+    if class_weight is not None:
+        class_weight = torch.tensor(class_weight, dtype=torch.float32)
+    loss.register_buffer('class_weight', class_weight, persistent=False)
 
 
 def check_class_weight(loss: nn.Module, num_classes: int) -> None:

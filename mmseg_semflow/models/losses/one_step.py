@@ -6,7 +6,11 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from .cross_entropy import check_class_weight, mean_cross_entropy
+from .cross_entropy import (
+    check_class_weight,
+    mean_cross_entropy,
+    register_class_weight,
+)
 from .training_loss import TrainingLoss, TrainingStep
 
 if TYPE_CHECKING:
@@ -55,11 +59,7 @@ class OneStepMapLoss(TrainingLoss):
         self.weight = weight
         self.scale = scale
         self.loss = None if loss is None else MODELS.build(loss)
-        self.register_buffer(
-            'class_weight',
-            None if class_weight is None else torch.tensor(
-                class_weight, dtype=torch.float32),
-            persistent=False)
+        register_class_weight(self, class_weight)
 
     def check_model(self, model: 'SemFlowModel') -> None:
         """See :meth:`TrainingLoss.check_model`; and the number of weights."""

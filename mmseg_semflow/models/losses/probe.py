@@ -8,7 +8,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..refiner import check_reader
-from .cross_entropy import check_class_weight, mean_cross_entropy
+from .cross_entropy import (
+    check_class_weight,
+    mean_cross_entropy,
+    register_class_weight,
+)
 from .training_loss import TrainingLoss, TrainingStep
 
 if TYPE_CHECKING:
@@ -58,11 +62,7 @@ class ProbedMapLoss(TrainingLoss):
         self.name = name
         self.latent_channels = latent_channels
         self.num_classes = num_classes
-        self.register_buffer(
-            'class_weight',
-            None if class_weight is None else torch.tensor(
-                class_weight, dtype=torch.float32),
-            persistent=False)
+        register_class_weight(self, class_weight)
         self.probe = nn.Sequential(
             nn.Conv2d(latent_channels, channels, 3, padding=1), nn.SiLU(),
             nn.Conv2d(channels, num_classes * detail**2, 1),

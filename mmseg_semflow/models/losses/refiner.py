@@ -6,7 +6,11 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from .cross_entropy import check_class_weight, mean_cross_entropy
+from .cross_entropy import (
+    check_class_weight,
+    mean_cross_entropy,
+    register_class_weight,
+)
 from .training_loss import TrainingLoss, TrainingStep
 
 if TYPE_CHECKING:
@@ -34,11 +38,7 @@ class RefinerLoss(TrainingLoss):
                  name: str = 'refiner') -> None:
         super().__init__()
         self.name = name
-        self.register_buffer(
-            'class_weight',
-            None if class_weight is None else torch.tensor(
-                class_weight, dtype=torch.float32),
-            persistent=False)
+        register_class_weight(self, class_weight)
 
     def check_model(self, model: 'SemFlowModel') -> None:
         """See :meth:`TrainingLoss.check_model`; and that there is a refiner."""

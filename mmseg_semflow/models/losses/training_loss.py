@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Dict, Optional
 
-import torch
 from torch import Tensor, nn
 
 from ..processes import TrainingPoint
