@@ -17,6 +17,9 @@ codec = dict(
     amplitude=0,
     codes=(0, 10, 9, 17, 7, 3, 21, 15, 20, 25, 2),
     void_color=(127, 127, 127))
+# Proportional to 1 / sqrt(share of the class in the training set), with a mean of 1
+# over all pixels.
+class_weight = (0.89, 0.72, 3.55, 0.66, 1.37, 1.06, 3.39, 3.0, 1.66, 4.59, 5.03)
 model = dict(
     semflow=dict(
         codec=codec,
@@ -28,6 +31,7 @@ model = dict(
             end_fraction=0.125),
         # Deviations of the latents of pictures and of noisy masks.
         wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 0.95))],
+        refiner=dict(type='LatentRefiner', latent_channels=32, num_classes=11),
         losses=[
             dict(type='MatchingLoss', ignore_void=True, decoder_share=0.9),
             dict(
@@ -35,10 +39,10 @@ model = dict(
                 latent_channels=32,
                 num_classes=11,
                 weight=0.2,
-                # Proportional to 1 / sqrt(share of the class in the training
-                # set), with a mean of 1 over all pixels.
-                class_weight=(0.89, 0.72, 3.55, 0.66, 1.37, 1.06, 3.39, 3.0, 1.66,
-                              4.59, 5.03))
+                class_weight=class_weight),
+            dict(
+                type='RefinerLoss',
+                class_weight=[weight**0.5 for weight in class_weight])
         ]))
 # A batch of latents is read in 10 ms: on two cores workers take more than they give.
 train_dataloader = dict(

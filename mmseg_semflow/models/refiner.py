@@ -32,7 +32,7 @@ class LatentRefiner(nn.Module):
         detail (int): Labels that R tells of a cell along each side. Defaults
             to 4.
         channels (int): Its width. Defaults to 96.
-        scale (float): Weight s of the anchors' scores. Defaults to 2.
+        scale (float): Weight s of the anchors' scores. Defaults to 1.
     """
 
     def __init__(self,
@@ -40,7 +40,7 @@ class LatentRefiner(nn.Module):
                  num_classes: int,
                  detail: int = 4,
                  channels: int = 96,
-                 scale: float = 2.) -> None:
+                 scale: float = 1.) -> None:
         super().__init__()
         self.latent_channels = latent_channels
         self.num_classes = num_classes

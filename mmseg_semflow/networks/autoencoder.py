@@ -41,7 +41,8 @@ def _digest(state_dict: Dict[str, Tensor], dtype: torch.dtype) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(state_dict.items()):
         digest.update(repr((name, tuple(value.shape))).encode())
-        value = value.detach().to('cpu', dtype).contiguous()
+        # Averages of weights (EMA) turn -0 into 0: the same numbers.
+        value = value.detach().to('cpu', dtype).contiguous() + 0
         digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

@@ -20,6 +20,8 @@ def cfg(tmp_path, monkeypatch):
     cfg = small(load(f'semflow_{NAME}'), tmp_path / 'data', tmp_path / 'work')
     torch.manual_seed(0)
     autoencoder = MODELS.build(cfg.model.semflow.autoencoder)
+    # As in the real weights: an average of them has it the other way.
+    autoencoder.encoder[0].weight.data[0, 0, 0, 0] = -0.
     for part in ('encoder', 'decoder'):
         torch.save(
             getattr(autoencoder, part).state_dict(),
@@ -59,6 +61,17 @@ def test_both_directions_are_evaluated(cfg):
     found = runner.message_hub.log_scalars
     for name in ('mIoU', 'diversity', 'noise_gain', 'detail_fine', 'feature_KD'):
         assert f'val/{name}' in found
+
+
+def test_it_is_fine_tuned_from_its_averaged_weights(cfg, tmp_path):
+    cache_latents(cfg, device='cpu')
+    cfg.custom_hooks = [h for h in cfg.custom_hooks if h.type == 'EMAHook']
+    cfg.train_cfg.update(max_iters=3, val_begin=4)
+    Runner.from_cfg(cfg).train()
+    cfg.load_from = str(tmp_path / 'work/iter_3.pth')
+    cfg.work_dir = cfg.experiment_name = str(tmp_path / 'tuned')
+    Runner.from_cfg(cfg).train()
+    assert (tmp_path / 'tuned/iter_3.pth').is_file()
 
 
 def test_the_generator_reads_its_checkpoint(cfg, tmp_path):

@@ -102,3 +102,16 @@ def test_sizes_that_do_not_fit(cfg):
 def test_bad_factor():
     with pytest.raises(ValueError, match='factor must be >= 1, but got 0'):
         MODELS.build(dict(type='PatchAutoencoder', factor=0))
+
+
+def test_the_sign_of_zero_is_no_other_autoencoder():
+    """An average of equal weights has it the other way."""
+    autoencoder = build_kl()
+    weight = next(autoencoder.parameters())
+    weight.data.flatten()[0] = -0.
+    before = autoencoder.identity()
+    weight.data.lerp_(weight.data.clone(), 0.002)
+    assert str(weight.data.flatten()[0].item()) == '0.0'
+    assert autoencoder.identity() == before
+    weight.data.flatten()[0] = 1e-3
+    assert autoencoder.identity() != before
