@@ -60,7 +60,8 @@ def test_equal_budgets(name):
 def test_equal_pictures(name):
     cfg, common = read(name), read('semflow_camvid_taef2')
     assert cfg.train_dataloader.batch_size == common.train_dataloader.batch_size
-    assert cfg.train_dataloader.dataset == common.train_dataloader.dataset.dataset
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.get('dataset', dataset) == common.train_dataloader.dataset.dataset
     assert cfg.test_dataloader.dataset == common.test_dataloader.dataset
     assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters
 
