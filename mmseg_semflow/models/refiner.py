@@ -6,9 +6,6 @@ from torch import Tensor, nn
 
 from mmseg_semflow.flow import PseudoMaskCodec
 
-# Turns class scores into colours that lie on an anchor but for ties.
-SHARPNESS = 20.
-
 
 @MODELS.register_module()
 class LatentRefiner(nn.Module):
@@ -22,9 +19,7 @@ class LatentRefiner(nn.Module):
 
     with a small network R on both latents at the end of the flow; the last of
     its layers starts at zero, so that nothing is corrected before it is
-    learned (:class:`RefinerLoss`). The corrected pseudo mask has the colours
-    :math:`\sum_c p_c a_c` of sharp probabilities :math:`p`: everything after
-    it stays as it is. Not in the paper.
+    learned (:class:`RefinerLoss`). Not in the paper.
 
     Args:
         latent_channels (int): Number of channels of the latents.
@@ -68,7 +63,7 @@ class LatentRefiner(nn.Module):
 
     def forward(self, codec: PseudoMaskCodec, pixels: Tensor, z1: Tensor,
                 z0: Tensor) -> Tensor:
-        """Correct a pseudo mask.
+        """Score the classes of a pseudo mask, corrected.
 
         Args:
             codec (PseudoMaskCodec): The model's codec.
@@ -78,16 +73,14 @@ class LatentRefiner(nn.Module):
             z0 (Tensor): Latents of the images, the same shape.
 
         Returns:
-            Tensor: Pseudo masks in [-1, 1], shape (B, 3, H, W).
+            Tensor: Logits, shape (B, num_classes, H, W).
         """
         scores = nn.functional.interpolate(
             self.scores(z1, z0).float(),
             pixels.shape[-2:],
             mode='bilinear',
             align_corners=False)
-        logits = self.scale * codec.logits(pixels) + scores
-        shares = (SHARPNESS * logits).softmax(1)
-        return torch.einsum('bchw,cd->bdhw', shares, codec.anchors.to(shares))
+        return self.scale * codec.logits(pixels) + scores
 
 
 def check_reader(reader: nn.Module, autoencoder: nn.Module,

@@ -391,17 +391,41 @@ class SemFlowModel(BaseModule):
 
         Returns:
             Tensor: Pseudo masks, about [-1, 1], shape (B, 3, H, W); labels
-            are ``codec.decode`` of them.
+            are ``codec.decode`` of them. With a refiner they have the colours
+            of the labels that it corrected.
         """
-        times = self.process.times(num_steps, 0., 1.)
         if self.refiner is None:
-            return self.transport(images, times, solver, **kwargs)
+            return self.transport(images, self.process.times(num_steps, 0., 1.),
+                                  solver, **kwargs)
+        labels = self.image_to_logits(images, num_steps, solver, **kwargs).argmax(1)
+        return self.codec.normalize(self.codec.encode(labels, check=False))
+
+    def image_to_logits(self,
+                        images: Tensor,
+                        num_steps: int,
+                        solver: Optional[str] = None,
+                        **kwargs) -> Tensor:
+        """Segment images, and score all classes.
+
+        Args:
+            images (Tensor): Images in [-1, 1], RGB, shape (B, 3, H, W).
+            num_steps (int): Number of steps N.
+            solver (str, optional): See :meth:`image_to_mask`. Defaults to
+                None.
+            **kwargs: Further arguments of :meth:`transport`.
+
+        Returns:
+            Tensor: Logits, shape (B, num_classes, H, W): those of the nearest
+            anchor, corrected by the refiner where there is one.
+        """
+        if self.refiner is None:
+            return self.codec.logits(
+                self.image_to_mask(images, num_steps, solver, **kwargs))
         height, width = images.shape[-2:]
         z0 = self.encode(images)
-        z1 = self._solve(z0, times, solver, **kwargs)
-        refined = self.refiner(
-            self.codec, self.autoencoder.decode(z1), z1, z0)
-        return refined[..., :height, :width]
+        z1 = self._solve(z0, self.process.times(num_steps, 0., 1.), solver, **kwargs)
+        logits = self.refiner(self.codec, self.autoencoder.decode(z1), z1, z0)
+        return logits[..., :height, :width]
 
     def mask_to_image(self,
                       pseudo_masks: Tensor,

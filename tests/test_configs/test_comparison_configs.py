@@ -74,7 +74,8 @@ def test_segmentor_learns_and_predicts(name, tmp_path):
     if 'semflow' in cfg.model:
         cfg.model.test_cfg.num_steps = 1
     model = MODELS.build(cfg.model)
-    dataset = DATASETS.get(cfg.train_dataloader.dataset.type)
+    dataset = cfg.train_dataloader.dataset
+    dataset = DATASETS.get(dataset.get('dataset', dataset).type)
     num_classes = len(dataset.METAINFO['classes'])
     assert model.out_channels == num_classes
 

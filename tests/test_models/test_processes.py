@@ -792,7 +792,7 @@ def test_masks_depend_on_the_seed_and_not_on_the_batch(name, solver):
     # The noise of an image is that of its pixels.
     expected = model.semflow.image_to_mask(images, 3, solver, generators=[
         seeded_generator(0, 0, to_uint8(image)) for image in images])
-    assert torch.equal(model.predict_pseudo_mask(images), expected)
+    assert torch.equal(model.predict_map(images), expected)
     model.test_cfg.seed = 1
     assert not torch.equal(together, labels_of(model, images))
 
@@ -800,10 +800,10 @@ def test_masks_depend_on_the_seed_and_not_on_the_batch(name, solver):
 def test_masks_of_semflow_do_not_depend_on_a_seed():
     model = segmentor('semflow')
     images = torch.rand(2, 3, 16, 24) * 2 - 1
-    first = model.predict_pseudo_mask(images)
+    first = model.predict_map(images)
     model.test_cfg.seed = 1
     torch.manual_seed(7)
-    assert torch.equal(first, model.predict_pseudo_mask(images))
+    assert torch.equal(first, model.predict_map(images))
 
 
 @pytest.mark.parametrize('name', ['bbdm', 'symmflow'])

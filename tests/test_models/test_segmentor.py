@@ -172,7 +172,7 @@ def test_predict_equals_the_argmax_of_resized_logits():
 def test_padding_and_flip_of_the_pipeline_are_undone():
     model = build()
     inputs = torch.rand(1, 3, 24, 32) * 2 - 1
-    pseudo_mask = model.predict_pseudo_mask(inputs)
+    pseudo_mask = model.predict_map(inputs)
     meta = dict(
         ori_shape=(20, 30), img_padding_size=(0, 2, 0, 4), flip=True,
         flip_direction='horizontal')
@@ -251,7 +251,7 @@ def test_memory_of_171_classes(monkeypatch):
     """Below a tenth of the logits of all classes at 512 x 1024."""
     codec = dict(num_classes=171, divisions=6, spacing=50)
     model = build(codec=codec)
-    monkeypatch.setattr(model, 'predict_pseudo_mask', lambda inputs: inputs)
+    monkeypatch.setattr(model, 'predict_map', lambda inputs: inputs)
     inputs = torch.rand(1, 3, 64, 128) * 2 - 1
     shape = (512, 1024)
     with torch.profiler.profile(

@@ -144,7 +144,8 @@ class SemFlow(BaseSegmentor):
         Returns:
             Tensor: Logits, shape (B, num_classes, H, W).
         """
-        return self.semflow.codec.logits(self.predict_pseudo_mask(inputs))
+        maps = self.predict_map(inputs)
+        return maps if self._scored else self.semflow.codec.logits(maps)
 
     def loss(self, inputs: Tensor,
              data_samples: List[SegDataSample]) -> Dict[str, Tensor]:
@@ -159,14 +160,20 @@ class SemFlow(BaseSegmentor):
         """
         return self.semflow.loss_of_samples(inputs, data_samples)
 
-    def predict_pseudo_mask(self, inputs: Tensor) -> Tensor:
-        """Transport images to pseudo masks as ``test_cfg`` says.
+    @property
+    def _scored(self) -> bool:
+        # A refiner corrects the scores of classes, which no colour has.
+        return self.semflow.refiner is not None
+
+    def predict_map(self, inputs: Tensor) -> Tensor:
+        """Transport images to masks as ``test_cfg`` says.
 
         Args:
             inputs (Tensor): Images in [-1, 1], shape (B, 3, H, W).
 
         Returns:
-            Tensor: Pseudo masks, about [-1, 1], shape (B, 3, H, W).
+            Tensor: Pseudo masks, about [-1, 1], shape (B, 3, H, W); where the
+            model has a refiner logits, shape (B, num_classes, H, W).
         """
         self._check_test_cfg()
         if self.test_cfg.mode == 'slide':
@@ -180,7 +187,10 @@ class SemFlow(BaseSegmentor):
         context = nullcontext() if cfg.dtype is None else torch.autocast(
             inputs.device.type, dtype=torch.bfloat16)
         with context:
-            return self.semflow.image_to_mask(
+            transport = (
+                self.semflow.image_to_logits
+                if self._scored else self.semflow.image_to_mask)
+            return transport(
                 inputs,
                 cfg.num_steps,
                 cfg.solver,
@@ -195,7 +205,7 @@ class SemFlow(BaseSegmentor):
         ]
 
     def _slide(self, inputs: Tensor) -> Tensor:
-        """Average the pseudo masks of overlapping windows.
+        """Average the maps of overlapping windows.
 
         The logits are affine in the pseudo mask: averaging 3 channels equals
         averaging the logits of all classes.
@@ -223,19 +233,20 @@ class SemFlow(BaseSegmentor):
             List[SegDataSample]: With ``pred_sem_seg`` (1, H, W), int64, and
             ``seg_logits``, which are computed when they are read.
         """
-        pseudo_masks = self.predict_pseudo_mask(inputs)
+        maps = self.predict_map(inputs)
         if data_samples is None:
             data_samples = [SegDataSample() for _ in inputs]
         codec = self.semflow.codec
-        for pseudo_mask, sample in zip(
-                pseudo_masks, data_samples, strict=True):
-            pseudo_mask = self._restore(pseudo_mask[None], sample.metainfo)
-            logits = PseudoMaskLogits(pseudo_mask=pseudo_mask[0])
-            logits.set_field(codec, 'codec', field_type='metainfo')
+        for found, sample in zip(maps, data_samples, strict=True):
+            found = self._restore(found[None], sample.metainfo)
+            if self._scored:
+                logits, labels = PixelData(data=found[0]), found.argmax(1)
+            else:
+                logits = PseudoMaskLogits(pseudo_mask=found[0])
+                logits.set_field(codec, 'codec', field_type='metainfo')
+                labels = codec.decode(found)
             sample.set_data(
-                dict(
-                    seg_logits=logits,
-                    pred_sem_seg=PixelData(data=codec.decode(pseudo_mask))))
+                dict(seg_logits=logits, pred_sem_seg=PixelData(data=labels)))
         return data_samples
 
     def _restore(self, pseudo_mask: Tensor, img_meta: dict) -> Tensor:
