@@ -28,7 +28,7 @@ from tiny import VAE, write_sd_folder
 
 COMMON = dict(camvid='camvid', toy='toy_street')
 BUDGETED = [name for name in COMPARED if name.rsplit('_', 1)[1] in COMMON]
-# Those that train as long as semflow_camvid_taef2, in whatever iterations.
+# Those on the pictures of semflow_camvid_taef2, in whatever iterations.
 TIMED = [name for name in COMPARED if name.endswith('camvid320')]
 SEGMENTORS, ROWS_OF_SEGMENTORS = (
     [name for name in names if read(name).default_scope == 'mmseg']

@@ -92,11 +92,8 @@ class LatentAdversarialLoss(TrainingLoss):
             raise ValueError(
                 f'latent_channels of {type(self).__name__} must be that of the '
                 f'model, {wanted}, but got {self.latent_channels}')
-        path = getattr(model.process, 'path', None)
-        if self.end_only and not getattr(path, 'end_fraction', 0):
-            raise ValueError(
-                f'{type(self).__name__} looks at samples at t = 1, but '
-                'end_fraction of the process is 0: set it, or end_only=False')
+        if self.end_only:
+            self.check_fraction(model, 'end', ', or end_only=False')
 
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:

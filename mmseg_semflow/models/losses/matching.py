@@ -59,6 +59,7 @@ class MatchingLoss(TrainingLoss):
         self.ignore_void = ignore_void
         self.weight = weight
         self.decoder_share = decoder_share
+        self._is_measured = not decoder_share
 
     def check_model(self, model: 'SemFlowModel') -> None:
         """See :meth:`TrainingLoss.check_model`; makes room for the root of G."""
@@ -72,8 +73,11 @@ class MatchingLoss(TrainingLoss):
         """See :meth:`TrainingLoss.forward`; one for each output."""
         error = step.prediction - step.point.target
         names = model.process.outputs
-        if self.decoder_share and not self.root.any():
-            self._measure(model, [step.z0, step.z1])
+        if not self._is_measured:
+            # Once: to look into a buffer waits for a GPU. A checkpoint has it.
+            if not self.root.any():
+                self._measure(model, [step.z0, step.z1])
+            self._is_measured = True
         losses = {}
         for name, part in zip(names, error.chunk(len(names), 1), strict=True):
             if self.decoder_share:

@@ -79,7 +79,6 @@ class OneStepMapLoss(TrainingLoss):
             loss = self.loss(logits, step.label_maps, ignore_index=ignore_index)
         return {f'loss_{self.name}': self.weight * loss}
 
-
     def logits(self, model: 'SemFlowModel', pixels: Tensor) -> Tensor:
         """Score pixels (B, 3, H, W) by class, (B, num_classes, H, W)."""
         return self.scale * model.codec.logits(pixels)

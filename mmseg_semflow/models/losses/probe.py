@@ -73,11 +73,8 @@ class ProbedMapLoss(TrainingLoss):
         super().check_model(model)
         check_class_weight(self, model.codec.num_classes)
         check_reader(self, model.autoencoder, model.codec.num_classes)
-        path = getattr(model.process, 'path', None)
-        if self.start_only and not getattr(path, 'start_fraction', 0):
-            raise ValueError(
-                f'{type(self).__name__} looks at samples at t = 0, but '
-                'start_fraction of the process is 0: set it, or start_only=False')
+        if self.start_only:
+            self.check_fraction(model, 'start', ', or start_only=False')
 
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:

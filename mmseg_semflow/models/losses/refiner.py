@@ -47,10 +47,7 @@ class RefinerLoss(TrainingLoss):
         if model.refiner is None:
             raise ValueError('RefinerLoss needs a refiner: set the one of the model, '
                              "for example refiner=dict(type='LatentRefiner', ...)")
-        path = getattr(model.process, 'path', None)
-        if not getattr(path, 'start_fraction', 0):
-            raise ValueError('RefinerLoss looks at samples at t = 0, but '
-                             'start_fraction of the process is 0: set it')
+        self.check_fraction(model, 'start')
 
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:

@@ -44,6 +44,22 @@ class TrainingLoss(nn.Module):
         if self.direction is not None:
             model.process.check_direction(self.direction, type(self).__name__)
 
+    def check_fraction(self, model: 'SemFlowModel', end: str,
+                       otherwise: str = '') -> None:
+        """Raise a ValueError if training has no samples at an end of the path.
+
+        Args:
+            model (SemFlowModel): The model.
+            end (str): ``'start'``, t = 0, or ``'end'``, t = 1.
+            otherwise (str): What else helps, for the error.
+        """
+        path = getattr(model.process, 'path', None)
+        if not getattr(path, f'{end}_fraction', 0):
+            raise ValueError(
+                f'{type(self).__name__} looks at samples at t = '
+                f'{int(end == "end")}, but {end}_fraction of the process is 0: '
+                f'set it{otherwise}')
+
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:
         """Compute the loss.
