@@ -1,5 +1,4 @@
-# SegFormer-B0 at 256 x 320, from nothing. Its iterations are not yet set by the time
-# that semflow_camvid_taef2.py takes.
+# SegFormer-B0 at 256 x 320, for as long as semflow_camvid_taef2.py trains.
 _base_ = ['./segformer_b0_camvid.py', '../_base_/datasets/at_256x320.py']
 globals().update(_base_.at_256x320)
 model = dict(data_preprocessor=dict(size=_base_.at_256x320.crop_size))

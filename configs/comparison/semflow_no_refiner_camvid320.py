@@ -1,4 +1,4 @@
 # semflow_camvid_taef2 whose masks are those of the flow alone. It wants the same cache.
 _base_ = '../semflow_camvid_taef2.py'
 model = dict(
-    semflow=dict(refiner=None, losses=_base_.model.semflow.losses[:2]))
+    semflow=dict(refiner=None, losses=_base_.model.semflow.losses[:1]))

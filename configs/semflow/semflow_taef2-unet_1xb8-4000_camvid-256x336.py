@@ -28,21 +28,19 @@ model = dict(
             type='RectifiedFlow',
             mask_noise=0.5,
             start_fraction=0.375,
-            end_fraction=0.125),
+            clean_fraction=0.125,
+            end_fraction=0.125,
+            time_grid=dict(image_to_mask=(3, 1))),
         # Deviations of the latents of pictures and of noisy masks.
         wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 0.95))],
-        refiner=dict(type='LatentRefiner', latent_channels=32, num_classes=11),
+        refiner=dict(
+            type='LatentRefiner', latent_channels=32, num_classes=11, scale=0.2),
         losses=[
-            dict(type='MatchingLoss', ignore_void=True, decoder_share=0.9),
-            dict(
-                type='ProbedMapLoss',
-                latent_channels=32,
-                num_classes=11,
-                weight=0.2,
-                class_weight=class_weight),
+            dict(type='MatchingLoss', ignore_void=True),
             dict(
                 type='RefinerLoss',
-                class_weight=[weight**0.5 for weight in class_weight])
+                class_weight=[weight**0.5 for weight in class_weight],
+                network_share=0.2)
         ]))
 # A batch of latents is read in 10 ms: on two cores workers take more than they give.
 train_dataloader = dict(
@@ -68,7 +66,7 @@ param_scheduler = [
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 # How images are drawn, here and by the tools.
-synthesis = dict(num_steps=5, size=(256, 336))
+synthesis = dict(num_steps=5, size=(256, 320))
 custom_hooks = _base_.custom_hooks + [
     dict(
         type='SynthesisEvalHook',

@@ -10,7 +10,6 @@ from .losses import (
     MatchingLoss,
     OneStepImageLoss,
     OneStepMapLoss,
-    ProbedMapLoss,
     TrainingLoss,
     TrainingStep,
 )
@@ -28,7 +27,7 @@ from .semflow_model import SemFlowModel
 
 __all__ = [
     'BrownianBridge', 'CheckpointGuard', 'Diffusion', 'LatentRefiner', 'MatchingLoss',
-    'OneStepImageLoss', 'OneStepMapLoss', 'ProbedMapLoss', 'Process',
+    'OneStepImageLoss', 'OneStepMapLoss', 'Process',
     'RectifiedFlow', 'SemFlow', 'SemFlowDataPreProcessor', 'SemFlowModel',
     'SymmetricFlow', 'TrainingLoss', 'TrainingPoint', 'TrainingStep'
 ]

@@ -74,26 +74,38 @@ class EndStdPreconditioning(nn.Module):
 
 @MODELS.register_module()
 class CleanEnds(nn.Module):
-    r"""Let the network predict both clean ends, and compose the velocity.
+    r"""Let the network predict clean latents, and compose the velocity.
 
-    Each end alone gives the velocity, with a pole where it lies,
-
-    .. math:: v = \frac{\hat z_1 - z_t}{1 - t} = \frac{z_t - \hat z_0}{t};
-
-    weighted by :math:`(1 - t)^2` and :math:`t^2` there is none:
+    Each end alone gives it, with a pole where it lies; so that there is none,
 
     .. math::
-        v_\theta(z_t, t) = \frac{(1 - t) (\hat z_1 - z_t) + t (z_t - \hat z_0)}
-        {(1 - t)^2 + t^2}.
+        v_\theta(z_t, t) = \frac{z_t - \hat z_0}{t} \text{ for } t \ge \tau,
+        \quad \frac{\hat z_1 - z_t}{1 - t} \text{ for } t < \tau.
 
     A network finds clean data, which lie on a manifold, easier than velocities
     where its cells have many dimensions (Li and He, "Back to Basics",
-    arXiv 2511.13720). The objective stays Eq. 10. The network has twice the
-    channels of the latents, first those of the image.
+    arXiv 2511.13720): a last step of synthesis from t >= tau ends at
+    :math:`\hat z_0`, in which nothing is left of the noise on the mask latent.
+    The objective stays Eq. 10. The network has twice the channels of the
+    latents, first those of the image.
+
+    Args:
+        switch (float): Time tau in (0, 1), below which the mask is predicted;
+            errors of the image are enlarged by up to 1 / tau. Defaults to 0.1.
+
+    Raises:
+        ValueError: If ``switch`` is not in (0, 1).
     """
 
     targets = ('velocity', )
     num_predictions = 2
+
+    def __init__(self, switch: float = 0.1) -> None:
+        super().__init__()
+        if not 0 < switch < 1:
+            raise ValueError(f'switch must be in (0, 1), but got {switch}')
+        # In the state dict, so that a checkpoint knows how it was trained.
+        self.register_buffer('switch', torch.tensor(float(switch)))
 
     def forward(self,
                 network: Network,
@@ -114,4 +126,6 @@ class CleanEnds(nn.Module):
         """
         s = t.float().view(-1, 1, 1, 1)
         z0, z1 = network(zt, t, condition).chunk(2, 1)
-        return ((1 - s) * (z1 - zt) + s * (zt - z0)) / ((1 - s)**2 + s**2)
+        of_image = s >= self.switch
+        return torch.where(of_image, zt - z0, z1 - zt) / torch.where(
+            of_image, s, 1 - s)

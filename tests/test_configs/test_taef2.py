@@ -49,7 +49,7 @@ def test_it_trains_from_its_views(cfg, tmp_path, monkeypatch):
     monkeypatch.delattr(type(runner.model.semflow.autoencoder), 'encode')
     runner.train()
     hub = runner.message_hub
-    for name in ('loss_flow', 'loss_probe', 'loss_probe_fit'):
+    for name in ('loss_flow', 'loss_refiner'):
         assert hub.get_scalar(f'train/{name}').current() > 0
 
 

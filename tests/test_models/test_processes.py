@@ -379,6 +379,21 @@ def test_noise_on_the_mask_latent():
     assert noise.var().item() == pytest.approx(1, abs=0.02)
 
 
+def test_a_part_of_the_batch_meets_no_noise_between_the_ends():
+    process = process_of(
+        'semflow', mask_noise=0.7, start_fraction=0.25, clean_fraction=0.25,
+        end_fraction=0.25)
+    z0, z1 = (z[:1].expand(8, -1, -1, -1) for z in latents())
+    point = process.sample(z0, z1)
+    assert ((point.t > 0) & (point.t < 1)).tolist() == 2 * [False] + 4 * [True] + 2 * [
+        False]
+    assert torch.equal(point.target[:4], (z1 - z0)[:4])
+    noise = (point.target - (z1 - z0))[4:].flatten(1)
+    assert (noise.std(1) > 0.1).all()
+    t = point.t.view(-1, 1, 1, 1)
+    torch.testing.assert_close(point.state, z0 + t * point.target)
+
+
 @pytest.mark.parametrize('solver', FIXED)
 def test_synthesis_starts_at_the_noise_that_it_was_trained_with(solver):
     """A constant velocity carries it along; segmentation samples none."""
@@ -433,6 +448,9 @@ def test_other_noise_than_trained_with_is_refused():
 
 
 @pytest.mark.parametrize('name, wrong, message', [
+    ('semflow', dict(clean_fraction=-0.1), 'clean_fraction .* but got -0.1'),
+    ('semflow', dict(start_fraction=0.5, clean_fraction=0.6),
+     'clean_fraction must .* at most 1, but got 0.6'),
     ('semflow', dict(mask_noise=-0.1), 'mask_noise must be >= 0, but got -0.1'),
     ('semflow', dict(mask_noise=float('nan')), 'mask_noise must be >= 0, but got nan'),
     ('semflow', dict(time_sampling='cosine'), "one of .* got 'cosine'"),

@@ -73,10 +73,27 @@ def test_the_loss_is_cross_entropy_at_the_start_alone():
         model.refiner.scores(found, z0)[:2], labels[:2], torch.tensor(weight),
         ignore_index=255)
     torch.testing.assert_close(loss, expected)
-    model.network = network
-    model.loss_of_latents(z0, z1, labels)['loss_refiner'].backward()
-    assert all(p.grad is None for p in network.parameters())
-    assert model.refiner.layers[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('name', ['refiner', 'network'])
+def test_the_network_gets_a_share_of_the_gradient(name):
+    z0, z1 = torch.randn(2, 4, 12, 4, 6)
+    labels = torch.randint(0, 5, (4, 8, 12))
+    gradients = []
+    for share in (0., 0.2, 1.):
+        model = build(losses=[
+            dict(type='MatchingLoss'), dict(type='RefinerLoss', network_share=share)])
+        nn.init.normal_(model.refiner.layers[-1].weight)
+        torch.manual_seed(1)
+        model.loss_of_latents(z0, z1, labels)['loss_refiner'].backward()
+        gradients.append(torch.cat([
+            (torch.zeros_like(p) if p.grad is None else p.grad).flatten()
+            for p in getattr(model, name).parameters()]))
+    none, some, all_of_it = gradients
+    assert all_of_it.abs().sum() > 0
+    expected = 0.2 * all_of_it if name == 'network' else all_of_it
+    torch.testing.assert_close(some, expected, rtol=1e-4, atol=1e-8)
+    assert torch.equal(none, 0 * all_of_it if name == 'network' else all_of_it)
 
 
 def test_it_is_small():
@@ -96,6 +113,11 @@ def test_it_is_small():
 def test_what_does_not_fit(options, match):
     with pytest.raises(ValueError, match=match):
         build(losses=[dict(type='RefinerLoss')], **options)
+
+
+def test_a_share_is_not_negative():
+    with pytest.raises(ValueError, match='network_share must be at least 0, .*-0.1'):
+        build(losses=[dict(type='RefinerLoss', network_share=-0.1)])
 
 
 def test_a_checkpoint_has_its_refiner():

@@ -89,10 +89,10 @@ def test_true_ends_are_the_true_velocity(t):
 
 
 @pytest.mark.parametrize('t, of_image, of_mask', [
-    (0., 0., 1.), (0.2, 0.2 / 0.68, 0.8 / 0.68), (0.5, 1., 1.), (1., 1., 0.)])
+    (0., 0., 1.), (0.1, 0., 1 / 0.9), (0.25, 4., 0.), (0.5, 2., 0.), (1., 1., 0.)])
 def test_errors_of_ends_have_no_pole(t, of_image, of_mask):
     """An error of an end moves the velocity by a bounded factor."""
-    wrapper = MODELS.build(dict(type='CleanEnds'))
+    wrapper = MODELS.build(dict(type='CleanEnds', switch=0.25))
     zt, times = torch.randn(3, 4, 8, 8), torch.full((3, ), t)
     ends = torch.randn(2, 3, 4, 8, 8)
     exact = wrapper(lambda *_: torch.cat([*ends], 1), zt, times)
@@ -103,6 +103,24 @@ def test_errors_of_ends_have_no_pole(t, of_image, of_mask):
         torch.testing.assert_close(
             found - exact, torch.full_like(zt, sign * factor),
             rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('num_steps', [1, 2, 5])
+def test_synthesis_ends_at_the_clean_image(num_steps):
+    """Whatever the state was, nothing of it is left."""
+    wrapper = MODELS.build(dict(type='CleanEnds'))
+    image, z = torch.randn(2, 3, 4, 8, 8)
+    times = torch.linspace(1, 0, num_steps + 1)
+    for t, following in zip(times[:-1], times[1:], strict=True):
+        v = wrapper(lambda *_: torch.cat([image, 0 * image], 1), z, t.expand(3))
+        z = z + (following - t) * v
+    torch.testing.assert_close(z, image)
+
+
+@pytest.mark.parametrize('switch', [0., 1., -0.1, float('nan')])
+def test_a_switch_is_inside_the_path(switch):
+    with pytest.raises(ValueError, match=f'switch must be in .*{switch}'):
+        MODELS.build(dict(type='CleanEnds', switch=switch))
 
 
 def test_a_model_of_both_ends_has_twice_the_channels():

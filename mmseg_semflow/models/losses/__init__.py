@@ -4,12 +4,11 @@ from .adversarial import LatentAdversarialLoss
 from .features import FeatureLoss
 from .matching import MatchingLoss
 from .one_step import AnchorRepulsionLoss, OneStepImageLoss, OneStepMapLoss
-from .probe import ProbedMapLoss
 from .refiner import RefinerLoss
 from .training_loss import TrainingLoss, TrainingStep
 
 __all__ = [
     'AnchorRepulsionLoss', 'FeatureLoss', 'LatentAdversarialLoss', 'MatchingLoss',
-    'OneStepImageLoss', 'OneStepMapLoss', 'ProbedMapLoss', 'RefinerLoss',
+    'OneStepImageLoss', 'OneStepMapLoss', 'RefinerLoss',
     'TrainingLoss', 'TrainingStep'
 ]

@@ -61,7 +61,7 @@ class LatentAdversarialLoss(TrainingLoss):
 
     Args:
         latent_channels (int): Number of channels of the latents.
-        weight (float): Weight of the network's loss. Defaults to 0.05.
+        weight (float): Weight of both. Defaults to 0.05.
         channels (int): Width of the discriminator. Defaults to 96.
         end_only (bool): Whether samples at t = 1 alone count, where synthesis
             begins; else all that are not at t = 0. Defaults to True.
@@ -111,7 +111,7 @@ class LatentAdversarialLoss(TrainingLoss):
         return {
             f'loss_{self.name}': -self.weight * sum(
                 _mean(score, counted) for score in scores),
-            f'loss_{self.name}_discriminator': own
+            f'loss_{self.name}_discriminator': self.weight * own
         }
 
 

@@ -36,6 +36,9 @@ class OneStepMapLoss(TrainingLoss):
             cross-entropy, called as those of mmsegmentation: with logits
             (B, num_classes, H, W), labels (B, H, W) and ``ignore_index``, for
             example ``dict(type='mmseg.DiceLoss')``. Defaults to None.
+        start_only (bool): Whether samples at t = 0 alone count, where
+            segmentation begins: with ``mask_noise`` of the process those of
+            other times lead to noisy maps. Defaults to False.
         name (str): Logged as ``loss_`` and this, for several of its kind.
             Defaults to ``'one_step'``.
 
@@ -50,6 +53,7 @@ class OneStepMapLoss(TrainingLoss):
                  scale: float = 4.,
                  class_weight: Optional[Sequence[float]] = None,
                  loss: Optional[dict] = None,
+                 start_only: bool = False,
                  name: str = 'one_step') -> None:
         super().__init__()
         if loss is not None and class_weight is not None:
@@ -58,6 +62,7 @@ class OneStepMapLoss(TrainingLoss):
         self.name = name
         self.weight = weight
         self.scale = scale
+        self.start_only = start_only
         self.loss = None if loss is None else MODELS.build(loss)
         register_class_weight(self, class_weight)
 
@@ -65,18 +70,24 @@ class OneStepMapLoss(TrainingLoss):
         """See :meth:`TrainingLoss.check_model`; and the number of weights."""
         super().check_model(model)
         check_class_weight(self, model.codec.num_classes)
+        if self.start_only:
+            self.check_fraction(model, 'start', ', or start_only=False')
 
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:
         """See :meth:`TrainingLoss.forward`."""
         z1 = model.process.estimate(step.point, step.prediction, 'mask')
+        label_maps = step.label_maps
+        if self.start_only:
+            at_start = step.point.t == 0
+            z1, label_maps = z1[at_start], label_maps[at_start]
         logits = self.logits(model, model.autoencoder.decode(z1))
         ignore_index = model.codec.ignore_index
         if self.loss is None:
-            loss = mean_cross_entropy(logits, step.label_maps, ignore_index,
+            loss = mean_cross_entropy(logits, label_maps, ignore_index,
                                       self.class_weight)
         else:
-            loss = self.loss(logits, step.label_maps, ignore_index=ignore_index)
+            loss = self.loss(logits, label_maps, ignore_index=ignore_index)
         return {f'loss_{self.name}': self.weight * loss}
 
     def logits(self, model: 'SemFlowModel', pixels: Tensor) -> Tensor:
@@ -101,6 +112,7 @@ class AnchorRepulsionLoss(OneStepMapLoss):
         weight (float): Weight of the loss. Defaults to 0.1.
         temperature (float): tau. Defaults to 1.
         epsilon (float): In squares of the range [-1, 1]. Defaults to 0.01.
+        start_only (bool): See :class:`OneStepMapLoss`. Defaults to False.
         name (str): See :class:`OneStepMapLoss`. Defaults to ``'repulsion'``.
     """
 
@@ -108,8 +120,9 @@ class AnchorRepulsionLoss(OneStepMapLoss):
                  weight: float = 0.1,
                  temperature: float = 1.,
                  epsilon: float = 0.01,
+                 start_only: bool = False,
                  name: str = 'repulsion') -> None:
-        super().__init__(weight, name=name)
+        super().__init__(weight, start_only=start_only, name=name)
         self.temperature = temperature
         self.epsilon = epsilon
 
@@ -132,6 +145,8 @@ class OneStepImageLoss(TrainingLoss):
         loss (dict, optional): Config of a loss that is called with two
             batches of pictures in [-1, 1], RGB, shape (B, 3, H, W). Defaults
             to None, the mean absolute difference.
+        end_only (bool): Whether samples at t = 1 alone count, where synthesis
+            begins; others need not be decoded. Defaults to False.
         name (str): See :class:`OneStepMapLoss`. Defaults to
             ``'one_step_image'``.
     """
@@ -141,17 +156,29 @@ class OneStepImageLoss(TrainingLoss):
     def __init__(self,
                  weight: float = 0.1,
                  loss: Optional[dict] = None,
+                 end_only: bool = False,
                  name: str = 'one_step_image') -> None:
         super().__init__()
+        self.end_only = end_only
         self.name = name
         self.weight = weight
         self.loss = nn.L1Loss() if loss is None else MODELS.build(loss)
 
+    def check_model(self, model: 'SemFlowModel') -> None:
+        """See :meth:`TrainingLoss.check_model`; and the times."""
+        super().check_model(model)
+        if self.end_only:
+            self.check_fraction(model, 'end', ', or end_only=False')
+
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:
         """See :meth:`TrainingLoss.forward`."""
-        z0 = model.process.estimate(step.point, step.prediction, 'image')
+        found = model.process.estimate(step.point, step.prediction, 'image')
+        true = step.z0
+        if self.end_only:
+            at_end = step.point.t == 1
+            found, true = found[at_end], true[at_end]
         with torch.no_grad():
-            images = model.autoencoder.decode(step.z0)
-        loss = self.loss(model.autoencoder.decode(z0), images)
+            images = model.autoencoder.decode(true)
+        loss = self.loss(model.autoencoder.decode(found), images)
         return {f'loss_{self.name}': self.weight * loss}

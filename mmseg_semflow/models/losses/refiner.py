@@ -23,11 +23,14 @@ class RefinerLoss(TrainingLoss):
 
     Of the mask latent to which a step from t = 0 leads, without the decoder:
     the refiner learns what is right by itself, and the anchors' scores are
-    added to that. The network gets no gradient of it.
+    added to that.
 
     Args:
         class_weight (Sequence[float], optional): Weight of each class. Defaults
             to None, equal weights.
+        network_share (float): Share of the gradient that the network gets,
+            which then predicts what the refiner can tell apart and not only
+            the conditional mean of Eq. 10. Defaults to 0, none.
         name (str): Logged as ``loss_`` and this. Defaults to ``'refiner'``.
     """
 
@@ -35,8 +38,12 @@ class RefinerLoss(TrainingLoss):
 
     def __init__(self,
                  class_weight: Optional[Sequence[float]] = None,
+                 network_share: float = 0.,
                  name: str = 'refiner') -> None:
         super().__init__()
+        if network_share < 0:
+            raise ValueError(f'network_share must be at least 0, but got {network_share}')
+        self.network_share = network_share
         self.name = name
         register_class_weight(self, class_weight)
 
@@ -52,14 +59,15 @@ class RefinerLoss(TrainingLoss):
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:
         """See :meth:`TrainingLoss.forward`."""
-        z1 = model.process.estimate(step.point, step.prediction, 'mask')
-        scores = model.refiner.scores(z1.detach(), step.z0)
+        at_start = step.point.t == 0
+        z1 = model.process.estimate(step.point, step.prediction, 'mask')[at_start]
+        read = z1.detach()
+        if self.network_share:
+            read = read + self.network_share * (z1 - read)
+        scores = model.refiner.scores(read, step.z0[at_start])
         stride = model.autoencoder.factor // model.refiner.detail
-        labels = step.label_maps[:, stride // 2::stride, stride // 2::stride]
-        at_start = (step.point.t == 0).view(-1, 1, 1)
-        ignore_index = model.codec.ignore_index
-        labels = torch.where(at_start, labels, ignore_index)
+        labels = step.label_maps[at_start, stride // 2::stride, stride // 2::stride]
         return {
             f'loss_{self.name}': mean_cross_entropy(
-                scores, labels, ignore_index, self.class_weight)
+                scores, labels, model.codec.ignore_index, self.class_weight)
         }

@@ -38,6 +38,8 @@ class RectifiedFlow(Process):
     to decide what the picture looks like. Segmentation samples nothing. At
     t = 0 the state does not know the noise, so that the clean :math:`z_1` is
     the target there: the mean of the noisy ones, and so the same optimum.
+    A segmentation of several steps then meets states without noise, which
+    between the ends ``clean_fraction`` of a batch shows to the network.
 
     Args:
         time_sampling (str | Sequence): Density of t in training, or several,
@@ -48,6 +50,9 @@ class RectifiedFlow(Process):
         end_fraction (float): Part that gets t = 1. Defaults to 0, the paper.
         mask_noise (float): Deviation sigma of the noise on the mask latent,
             in the units of the latents. Defaults to 0, the paper.
+        clean_fraction (float): Part of a batch in [0, 1) that gets no noise of
+            ``mask_noise`` although its t is between the ends; those after the
+            first, which get t = 0. Defaults to 0.
         time_grid (str | Sequence | Dict[str, str | Sequence]): Density of the
             solver's times, see :func:`time_quantile`: of both directions, or
             by their names, ``'image_to_mask'`` and ``'mask_to_image'``.
@@ -63,6 +68,7 @@ class RectifiedFlow(Process):
                  start_fraction: float = 0.,
                  end_fraction: float = 0.,
                  mask_noise: float = 0.,
+                 clean_fraction: float = 0.,
                  time_grid: Union[TimeDensity,
                                   Dict[str, TimeDensity]] = 'uniform') -> None:
         super().__init__()
@@ -70,6 +76,11 @@ class RectifiedFlow(Process):
             raise ValueError(f'mask_noise must be >= 0, but got {mask_noise}')
         self.path = RectifiedFlowPath(time_sampling, start_fraction, end_fraction)
         self.mask_noise = float(mask_noise)
+        if not 0 <= clean_fraction <= 1 - start_fraction - end_fraction:
+            raise ValueError(
+                'clean_fraction must be at least 0 and with start_fraction and '
+                f'end_fraction at most 1, but got {clean_fraction}')
+        self.clean_fraction = clean_fraction
         if not isinstance(time_grid, dict):
             time_grid = dict.fromkeys(DIRECTIONS, time_grid)
         self.time_grids = {**dict.fromkeys(DIRECTIONS, 'uniform'), **time_grid}
@@ -89,8 +100,10 @@ class RectifiedFlow(Process):
         if not self.mask_noise:
             point = self.path.sample(z0, z1, t)
             return TrainingPoint(t=t, state=point.zt, target=point.velocity)
-        point = self.path.sample(
-            z0, z1 + self.mask_noise * torch.randn_like(z1), t)
+        noise = self.mask_noise * torch.randn_like(z1)
+        first = self.path.num_at_start(len(z0))
+        noise[first:first + round(self.clean_fraction * len(z0))] = 0.
+        point = self.path.sample(z0, z1 + noise, t)
         at_start = (t == 0).view(-1, 1, 1, 1)
         return TrainingPoint(
             t=t,

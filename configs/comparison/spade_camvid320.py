@@ -1,0 +1,19 @@
+# SPADE at 256 x 320, for as long as semflow_camvid_taef2.py trains.
+_base_ = ['./spade_camvid.py', '../_base_/datasets/at_256x320.py']
+globals().update(_base_.at_256x320)
+size = _base_.at_256x320.crop_size
+model = dict(
+    data_preprocessor=dict(size=size),
+    generator=dict(size=size),
+    test_cfg=dict(size=size))
+max_iters = 1000
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1.,
+        end_factor=0.,
+        begin=max_iters // 2,
+        end=max_iters,
+        by_epoch=False)
+]
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
