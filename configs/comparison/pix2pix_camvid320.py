@@ -5,7 +5,7 @@ size = _base_.at_256x320.crop_size
 model = dict(
     data_preprocessor=dict(size=size),
     test_cfg=dict(size=size))
-max_iters = 1000
+max_iters = 810
 param_scheduler = [
     dict(
         type='LinearLR',

@@ -1,8 +1,9 @@
 # SemFlow by the paper's objective alone, as plain as DSM beside it: uniform t, no
-# preconditioning.
+# preconditioning, the perturbation of every pixel by itself.
 _base_ = '../semflow/semflow_tiny-unet_1xb8-1700_toy-street-64x96.py'
 model = dict(
     semflow=dict(
-        process=dict(start_fraction=0.),
+        codec=dict(amplitude=15, grain=1),
+        process=dict(start_fraction=0., end_fraction=0.),
         losses=[dict(type='MatchingLoss')],
         wrappers=[]))

@@ -6,7 +6,7 @@ model = dict(
     data_preprocessor=dict(size=size),
     generator=dict(size=size),
     test_cfg=dict(size=size))
-max_iters = 1000
+max_iters = 375
 param_scheduler = [
     dict(
         type='LinearLR',

@@ -6,11 +6,15 @@ _base_ = [
 ]
 model = dict(
     semflow=dict(
-        codec=_base_.codec,
-        process=dict(type='RectifiedFlow', start_fraction=0.5),
+        # Nearly up to the bound, half of the spacing, and smooth: so it can decide
+        # light and colours of a picture.
+        codec=dict(_base_.codec, amplitude=110, grain=16),
+        process=dict(
+            type='RectifiedFlow', start_fraction=0.5, end_fraction=0.125),
+        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.5, 1.1))],
         losses=[
             dict(type='MatchingLoss'),
-            dict(type='OneStepMapLoss', weight=0.5, scale=1.5)
+            dict(type='OneStepMapLoss', weight=0.5, scale=1.5, start_only=True)
         ]))
 # How images are drawn, here and by the tools.
 synthesis = dict(num_steps=3)

@@ -10,7 +10,7 @@ from mmengine.utils import track_iter_progress
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
-from mmseg_semflow.flow import PseudoMaskCodec, perturb
+from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.pixels import resize_labels
 from mmseg_semflow.synthesis import image_and_labels
 
@@ -64,7 +64,7 @@ class AutoencoderTrial:
               generator: Optional[torch.Generator] = None) -> Tensor:
         levels = codec.encode(labels[None])
         if generator is not None:
-            levels = perturb(levels, codec.amplitude, generator)
+            levels = codec.perturb(levels, generator)
         return codec.normalize(levels).to(self.device)
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from mmseg_semflow.datasets.cached_latents import (
     as_json,
 )
 from mmseg_semflow.files import write_bytes
-from mmseg_semflow.flow import PseudoMaskCodec, perturb, seeded_generator
+from mmseg_semflow.flow import PseudoMaskCodec, seeded_generator
 from mmseg_semflow.models.checkpoint_guard import weights_of
 from mmseg_semflow.safe_loading import load_from_anywhere
 
@@ -124,8 +124,8 @@ class LatentWriter:
         label_maps = torch.cat([s.gt_sem_seg.data for s in samples])
         levels = self.codec.encode(label_maps.cpu())
         masks = torch.stack([
-            perturb(
-                level, self.codec.amplitude,
+            self.codec.perturb(
+                level,
                 seeded_generator(index, number, labels.to(torch.uint8)))
             for level, labels in zip(levels, label_maps, strict=True)
             for number in range(self.num_draws)

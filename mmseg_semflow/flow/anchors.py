@@ -5,6 +5,8 @@ from typing import Optional, Sequence
 import torch
 from torch import Tensor, nn
 
+from .perturbation import perturb
+
 
 def check_labels(label_map: Tensor,
                  num_classes: int,
@@ -55,6 +57,8 @@ class PseudoMaskCodec(nn.Module):
         amplitude (float): Half-width beta of the finite perturbation (Eq.
             14) this pseudo mask is trained with, in 8-bit levels. It belongs
             to the codec since sampling has to use the same. Defaults to 6.
+        grain (int): Side in pixels of the squares over which the perturbation
+            changes, see :func:`perturb`. Defaults to 1, the paper.
         codes (Sequence[int], optional): The distinct numbers in [0, k^3)
             whose digits the classes take, in place of 0, 1, 2, ...: where k^3
             exceeds ``num_classes``, a choice may part the anchors further
@@ -76,6 +80,7 @@ class PseudoMaskCodec(nn.Module):
                  divisions: int = 6,
                  spacing: int = 50,
                  amplitude: float = 6.,
+                 grain: int = 1,
                  codes: Optional[Sequence[int]] = None,
                  void_color: Sequence[int] = (255, 255, 255),
                  ignore_index: int = 255) -> None:
@@ -95,6 +100,8 @@ class PseudoMaskCodec(nn.Module):
             raise ValueError(
                 f'amplitude must be in [0, spacing / 2) = [0, {spacing / 2}) '
                 f'(Eq. 14), but got {amplitude}')
+        if not isinstance(grain, int) or grain < 1:
+            raise ValueError(f'grain must be an integer >= 1, but got {grain!r}')
         if len(void_color) != 3 or not all(0 <= v <= 255 for v in void_color):
             raise ValueError('void_color must be three levels in [0, 255], '
                              f'but got {void_color}')
@@ -125,6 +132,7 @@ class PseudoMaskCodec(nn.Module):
         self.divisions = divisions
         self.spacing = spacing
         self.amplitude = amplitude
+        self.grain = grain
         self.codes = numbers
         self.void_color = tuple(void_color)
         self.ignore_index = ignore_index
@@ -132,6 +140,8 @@ class PseudoMaskCodec(nn.Module):
         self.register_buffer('levels', levels)
         self.register_buffer('void_level', torch.tensor(self.void_color).float())
         self.register_buffer('noise_level', torch.tensor(float(amplitude)))
+        if grain > 1:
+            self.register_buffer('noise_grain', torch.tensor(grain))
 
     @property
     def anchors(self) -> Tensor:
@@ -148,7 +158,8 @@ class PseudoMaskCodec(nn.Module):
             amplitude=self.amplitude,
             codes=self.codes,
             void_color=self.void_color,
-            ignore_index=self.ignore_index)
+            ignore_index=self.ignore_index,
+            **(dict(grain=self.grain) if self.grain > 1 else {}))
 
     @staticmethod
     def normalize(levels: Tensor) -> Tensor:
@@ -173,6 +184,26 @@ class PseudoMaskCodec(nn.Module):
         """
         table = torch.cat([self.levels, self.void_level[None]])
         return table[self.index(label_map, check)].movedim(-1, -3)
+
+    def perturb(self,
+                levels: Tensor,
+                generator: Optional[torch.Generator] = None,
+                amplitude: Optional[float] = None) -> Tensor:
+        """Add the finite perturbation that the codec is trained with (Eq. 14).
+
+        Args:
+            levels (Tensor): Pseudo masks of :meth:`encode`, shape
+                (B, 3, H, W).
+            generator (torch.Generator, optional): See :func:`perturb`.
+                Defaults to None.
+            amplitude (float, optional): Another half-width. Defaults to None,
+                that of the codec.
+
+        Returns:
+            Tensor: Perturbed levels, of the same shape.
+        """
+        amplitude = self.amplitude if amplitude is None else amplitude
+        return perturb(levels, amplitude, generator, self.grain)
 
     def index(self, label_map: Tensor, check: bool = True) -> Tensor:
         """Number the labels so that void comes after the classes.

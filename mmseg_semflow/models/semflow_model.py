@@ -15,7 +15,6 @@ from mmseg_semflow.flow import (
     Network,
     PseudoMaskCodec,
     StepCallback,
-    perturb,
 )
 from mmseg_semflow.networks import LatentGaussian
 
@@ -30,6 +29,7 @@ CODEC_BUFFERS = {
     'codec.void_level': 'codec with other void_color',
     'codec.noise_level': 'codec with other amplitude'
 }
+GRAIN_BUFFER = ('codec.noise_grain', 'codec with other grain')
 
 
 @MODELS.register_module()
@@ -109,6 +109,7 @@ class SemFlowModel(BaseModule):
         self.guard = CheckpointGuard(
             {
                 **CODEC_BUFFERS,
+                **(dict([GRAIN_BUFFER]) if self.codec.grain > 1 else {}),
                 **{
                     f'process.{name}': what
                     for name, what in self.process.trained_with.items()
@@ -251,7 +252,7 @@ class SemFlowModel(BaseModule):
             Tensor: Perturbed pseudo masks, about [-1, 1], shape (B, 3, H, W).
         """
         levels = self.codec.encode(label_maps, check=False)
-        return self.codec.normalize(perturb(levels, self.codec.amplitude))
+        return self.codec.normalize(self.codec.perturb(levels))
 
     def _check_autoencoder(self, cached: dict) -> None:
         """Raise a ValueError if latents of a cache are of another one."""

@@ -25,7 +25,6 @@ from mmseg_semflow.flow import (
     Network,
     check_num_steps,
     check_tiling,
-    perturb,
     seeded_generator,
     tile_network,
 )
@@ -276,9 +275,10 @@ class Synthesizer(ImageSampler):
             Tensor: Perturbed pseudo mask, about [-1, 1], shape (1, 3, H, W).
         """
         codec, device = self.semflow.codec, self.semflow.device
-        levels = perturb(
-            codec.encode(label_map[None].to(device)).cpu(), self.amplitude,
-            seeded_generator(self.seed, number, label_map.to(torch.uint8)))
+        levels = codec.perturb(
+            codec.encode(label_map[None].to(device)).cpu(),
+            seeded_generator(self.seed, number, label_map.to(torch.uint8)),
+            self.amplitude)
         return codec.normalize(levels.to(device))
 
     @torch.no_grad()

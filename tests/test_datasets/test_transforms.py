@@ -58,6 +58,19 @@ def test_perturbation_stays_below_the_amplitude():
     assert 0 < np.abs(moved - levels).max() <= 6
 
 
+def test_a_grain_lies_over_height_and_width():
+    transform = TRANSFORMS.build(dict(type='PerturbPseudoMask'))
+    levels = np.full((9, 17, 3), 200, np.uint8)
+    torch.manual_seed(0)
+    moved = transform(
+        dict(gt_pseudo_mask=levels, codec=dict(amplitude=6, grain=8)))
+    torch.manual_seed(0)
+    expected = PseudoMaskCodec(2, amplitude=6, grain=8).perturb(
+        torch.full((1, 3, 9, 17), 200.))
+    np.testing.assert_allclose(
+        moved['gt_pseudo_mask'], expected[0].movedim(0, -1).numpy())
+
+
 def test_packed_sample(street):
     packed = Compose(transforms_pipeline())(
         dict(

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmseg_semflow.flow import PseudoMaskCodec, perturb
+from mmseg_semflow.flow import PseudoMaskCodec
 
 
 def brute_force(codec, pseudo_mask):
@@ -34,10 +34,11 @@ def test_every_class_survives_any_perturbation(data):
         divisions,
         spacing,
         amplitude=share * spacing / 2,
+        grain=data.draw(st.integers(1, 9), 'grain'),
         void_color=_free_color(num_classes, divisions, spacing))
     label_map = torch.arange(num_classes).view(1, 1, -1)
     generator = torch.Generator().manual_seed(seed)
-    moved = perturb(codec.encode(label_map), codec.amplitude, generator)
+    moved = codec.perturb(codec.encode(label_map), generator)
     assert torch.equal(codec.decode(codec.normalize(moved)), label_map)
 
 
@@ -126,6 +127,8 @@ def test_codes_choose_among_the_colours_of_eq_7():
      r'spacing \* \(divisions - 1\) < 255 .* spacing=51, divisions=6: 255'),
     (dict(num_classes=2, amplitude=25), r'amplitude must be in .* got 25'),
     (dict(num_classes=2, amplitude=-1), r'amplitude must be in .* got -1'),
+    (dict(num_classes=2, grain=0), 'grain must be an integer >= 1, but got 0'),
+    (dict(num_classes=2, grain=2.5), 'grain must be an integer .* got 2.5'),
     (dict(num_classes=216), r'void_color=\(255, 255, 255\) is 8.7 levels'),
     (dict(num_classes=7, void_color=(0, 50, 20)),
      r'anchor \[0, 50, 0\] of class 6, nearer than spacing / 2 = 25'),

@@ -14,6 +14,30 @@ def test_noise_is_uniform_within_the_amplitude():
     assert noise.var().item() == pytest.approx(12, rel=0.02)
 
 
+@pytest.mark.parametrize('size', [(21, 34), (4, 4), (3, 2)])
+def test_a_grain_is_bilinear_between_its_corners(size):
+    grain = 4
+    noise = perturb(torch.zeros(2, 3, *size), 6., grain=grain)
+    assert noise.shape == (2, 3, *size)
+    assert noise.abs().max() <= 6 and (noise[0] != noise[1]).any()
+    # Along both sides of a square values change by equal steps.
+    for axis, side in ((2, size[0]), (3, size[1])):
+        for first in range(0, side, grain):
+            square = noise.narrow(axis, first, min(grain + 1, side - first))
+            bend = square.diff(n=2, dim=axis)
+            torch.testing.assert_close(bend, 0 * bend, rtol=0, atol=1e-5)
+
+
+def test_corners_of_a_grain_are_uniform():
+    noise = perturb(torch.zeros(3, 800, 800), 6., grain=8)
+    corners = noise[:, ::8, ::8]
+    assert corners.abs().max() > 5.99
+    assert corners.var().item() == pytest.approx(12, rel=0.03)
+    # Halfway between four of them their mean is.
+    middle = noise[:, 4::8, 4::8]
+    assert middle.var().item() == pytest.approx(12 / 4, rel=0.04)
+
+
 def test_zero_amplitude_changes_nothing():
     levels = torch.randint(0, 256, (3, 4, 5), dtype=torch.uint8)
     assert torch.equal(perturb(levels, 0), levels.float())

@@ -193,6 +193,7 @@ WIDE['unet']['block_out_channels'] = (16, 16)
     (dict(codec=dict(CODEC, codes=(1, 0, 2, 3, 4))), 'other anchors'),
     (dict(codec=dict(CODEC, amplitude=3.)), 'other amplitude: 6.0, but 3.0'),
     (dict(codec=dict(CODEC, void_color=(90, 90, 90))), 'other void_color'),
+    (dict(codec=dict(CODEC, grain=4)), "'codec.noise_grain'"),
     (dict(network=WIDE), 'another architecture'),
     (KL, 'another architecture'),
     (dict(wrappers=[dict(type='EndStdPreconditioning', end_std=(0.5, 1.))]),
@@ -205,6 +206,15 @@ def test_a_refusal_leaves_the_model_as_it_was(kwargs, match):
     with pytest.raises(ValueError, match=match):
         load_state_dict(model, state_dict)
     assert_same(model, before)
+
+
+@pytest.mark.parametrize('grain, match', [
+    (8, 'codec with other grain: 4, but 8'), (1, "'codec.noise_grain'")])
+def test_another_grain_is_refused(grain, match):
+    state_dict = build(codec=dict(CODEC, grain=4)).state_dict()
+    with pytest.raises(ValueError, match=match):
+        load_state_dict(build(codec=dict(CODEC, grain=grain)), state_dict)
+    load_state_dict(build(codec=dict(CODEC, grain=4)), state_dict)
 
 
 def test_a_foreign_checkpoint_is_refused():

@@ -67,7 +67,7 @@ def test_the_loss_is_cross_entropy_at_the_start_alone():
         def forward(self, zt, t, condition=None):
             return (found - zt) / (1 - t.view(-1, 1, 1, 1))
 
-    network, model.network = model.network, Field()
+    model.network = Field()
     loss = model.loss_of_latents(z0, z1, labels)['loss_refiner']
     expected = nn.functional.cross_entropy(
         model.refiner.scores(found, z0)[:2], labels[:2], torch.tensor(weight),

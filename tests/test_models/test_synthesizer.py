@@ -108,6 +108,17 @@ def test_noise_is_uniform_within_the_amplitude(semflow):
     assert torch.equal(codec.decode(pseudo_mask)[0], mask)
 
 
+def test_the_grain_is_that_of_the_training():
+    model = MODELS.build(semflow_cfg(codec=dict(CODEC, grain=8))).eval()
+    mask = labels(64, 64)
+    codec = model.codec
+    noise = Synthesizer(model).perturbed(mask, 0) - codec.normalize(
+        codec.encode(mask[None]))
+    bend = noise[..., :9].diff(n=2, dim=-1)
+    assert noise.abs().max() > 0.02
+    torch.testing.assert_close(bend, 0 * bend, rtol=0, atol=1e-5)
+
+
 def test_odd_sizes_are_padded_and_cropped(semflow):
     synthesizer = Synthesizer(semflow, 2)
     pseudo_mask = synthesizer.perturbed(labels(9, 13), 0)

@@ -75,7 +75,7 @@ class PerturbPseudoMask(BaseTransform):
     Draws from torch's generator, which mmengine seeds in every worker.
 
     Required and modified key: ``gt_pseudo_mask``, (H, W, 3), which becomes
-    float32. Required key: ``codec``, whose amplitude it takes.
+    float32. Required key: ``codec``, whose amplitude and grain it takes.
     """
 
     def transform(self, results: Dict) -> Dict:
@@ -91,9 +91,10 @@ class PerturbPseudoMask(BaseTransform):
             ValueError: If ``GeneratePseudoMask`` does not stand before.
         """
         _require_pseudo_mask(self, results)
+        codec = results['codec']
+        levels = torch.from_numpy(results['gt_pseudo_mask']).movedim(-1, 0)
         results['gt_pseudo_mask'] = perturb(
-            torch.from_numpy(results['gt_pseudo_mask']),
-            results['codec']['amplitude']).numpy()
+            levels, codec['amplitude'], grain=codec.get('grain', 1)).movedim(0, -1).numpy()
         return results
 
     def __repr__(self) -> str:

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Dict, Optional, Sequence
 
-import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
