@@ -2,7 +2,7 @@
 _base_ = ['./fcn_unet_camvid.py', '../_base_/datasets/at_256x320.py']
 globals().update(_base_.at_256x320)
 model = dict(data_preprocessor=dict(size=_base_.at_256x320.crop_size))
-max_iters = 1000
+max_iters = 310
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, begin=0, end=100, by_epoch=False),
     dict(

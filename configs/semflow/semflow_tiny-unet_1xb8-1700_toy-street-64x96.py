@@ -4,11 +4,12 @@ _base_ = [
     '../_base_/datasets/toy_street.py', '../_base_/schedules/semflow_tiny.py',
     '../_base_/semflow_runtime.py'
 ]
+# Nearly up to the bound, half of the spacing, and smooth: so it can decide light and
+# colours of a picture.
+codec = dict(_base_.codec, amplitude=110, grain=16)
 model = dict(
     semflow=dict(
-        # Nearly up to the bound, half of the spacing, and smooth: so it can decide
-        # light and colours of a picture.
-        codec=dict(_base_.codec, amplitude=110, grain=16),
+        codec=codec,
         process=dict(
             type='RectifiedFlow', start_fraction=0.5, end_fraction=0.125),
         wrappers=[dict(type='EndStdPreconditioning', end_std=(0.5, 1.1))],

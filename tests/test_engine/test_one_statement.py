@@ -86,8 +86,8 @@ def options(*arguments):
     (['model.semflow.codec.amplitude=5'], dict(amplitude=5)),
     ([
         'model.semflow.codec.spacing=50', 'model.semflow.codec.divisions=6',
-        'model.semflow.codec.codes=None'
-    ], dict(spacing=50, divisions=6, codes=None)),
+        'model.semflow.codec.codes=None', 'model.semflow.codec.amplitude=6'
+    ], dict(spacing=50, divisions=6, codes=None, amplitude=6)),
 ])
 def test_an_ablation_is_an_option(toy_street, tmp_path, arguments, changed):
     cfg = Config.fromfile(ROOT / 'configs/semflow_toy.py')

@@ -93,8 +93,8 @@ class PerturbPseudoMask(BaseTransform):
         _require_pseudo_mask(self, results)
         codec = results['codec']
         levels = torch.from_numpy(results['gt_pseudo_mask']).movedim(-1, 0)
-        results['gt_pseudo_mask'] = perturb(
-            levels, codec['amplitude'], grain=codec.get('grain', 1)).movedim(0, -1).numpy()
+        moved = perturb(levels, codec['amplitude'], grain=codec.get('grain', 1))
+        results['gt_pseudo_mask'] = moved.movedim(0, -1).numpy()
         return results
 
     def __repr__(self) -> str:

@@ -41,7 +41,8 @@ class RefinerLoss(TrainingLoss):
                  name: str = 'refiner') -> None:
         super().__init__()
         if network_share < 0:
-            raise ValueError(f'network_share must be at least 0, but got {network_share}')
+            raise ValueError(
+                f'network_share must be at least 0, but got {network_share}')
         self.network_share = network_share
         self.name = name
         register_class_weight(self, class_weight)

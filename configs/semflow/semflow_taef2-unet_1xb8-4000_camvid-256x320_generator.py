@@ -1,8 +1,8 @@
-# CamVid in mmagic, masks to images of 256 x 336: the weights are those of
+# CamVid in mmagic, masks to images of 256 x 320: the weights are those of
 # semflow_camvid_taef2.py.
 #   python tools/test.py configs/semflow_generator_camvid_taef2.py CHECKPOINT
 _base_ = [
-    './semflow_taef2-unet_1xb8-4000_camvid-256x336.py',
+    './semflow_taef2-unet_1xb8-4000_camvid-256x320.py',
     '../_base_/mmagic_runtime.py'
 ]
 globals().update(_base_.mmagic_runtime)
