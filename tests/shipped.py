@@ -110,7 +110,7 @@ def small(cfg, root, work_dir):
 def lay_out(name, root):
     """Write a small folder of the data that a config is named for."""
     data = name.rsplit('/')[-1]
-    write, = (write for key, write in LAYOUTS.items() if data.endswith(key))
+    write, = (write for key, write in LAYOUTS.items() if key in data)
     write(root)
     return root
 
