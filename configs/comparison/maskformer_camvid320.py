@@ -4,13 +4,7 @@ globals().update(_base_.at_256x320)
 model = dict(data_preprocessor=dict(size=_base_.at_256x320.crop_size))
 max_iters = 450
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, begin=0, end=100, by_epoch=False),
-    dict(
-        type='LinearLR',
-        start_factor=1.,
-        end_factor=0.,
-        begin=100,
-        end=max_iters,
-        by_epoch=False)
+    _base_.param_scheduler[0],
+    dict(_base_.param_scheduler[1], end=max_iters)
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)

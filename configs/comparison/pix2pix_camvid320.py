@@ -7,12 +7,6 @@ model = dict(
     test_cfg=dict(size=size))
 max_iters = 810
 param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1.,
-        end_factor=0.,
-        begin=max_iters // 2,
-        end=max_iters,
-        by_epoch=False)
+    dict(_base_.param_scheduler[0], begin=max_iters // 2, end=max_iters)
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)

@@ -136,11 +136,17 @@ class PseudoMaskCodec(nn.Module):
         self.codes = numbers
         self.void_color = tuple(void_color)
         self.ignore_index = ignore_index
-        # Buffers of the state dict, so that a checkpoint knows its codec.
+        # Buffers of the state dict, so that a checkpoint knows its codec, and what
+        # they say in words.
+        self.trained_with = dict(
+            levels='codec with other anchors (num_classes, divisions, spacing)',
+            void_level='codec with other void_color',
+            noise_level='codec with other amplitude')
         self.register_buffer('levels', levels)
         self.register_buffer('void_level', torch.tensor(self.void_color).float())
         self.register_buffer('noise_level', torch.tensor(float(amplitude)))
         if grain > 1:
+            self.trained_with['noise_grain'] = 'codec with other grain'
             self.register_buffer('noise_grain', torch.tensor(grain))
 
     @property

@@ -23,14 +23,6 @@ from .losses import TrainingStep
 from .processes import DIRECTIONS
 from .refiner import check_reader
 
-CODEC_BUFFERS = {
-    'codec.levels': 'codec with other anchors (num_classes, divisions, '
-    'spacing)',
-    'codec.void_level': 'codec with other void_color',
-    'codec.noise_level': 'codec with other amplitude'
-}
-GRAIN_BUFFER = ('codec.noise_grain', 'codec with other grain')
-
 
 @MODELS.register_module()
 class SemFlowModel(BaseModule):
@@ -108,12 +100,9 @@ class SemFlowModel(BaseModule):
                              f'but got the text {partial_load!r}')
         self.guard = CheckpointGuard(
             {
-                **CODEC_BUFFERS,
-                **(dict([GRAIN_BUFFER]) if self.codec.grain > 1 else {}),
-                **{
-                    f'process.{name}': what
-                    for name, what in self.process.trained_with.items()
-                }
+                f'{part}.{name}': what
+                for part in ('codec', 'process')
+                for name, what in getattr(self, part).trained_with.items()
             }, ('losses.', *partial_load))
         self._identity: Optional[dict] = None
         self.process.check_network(
