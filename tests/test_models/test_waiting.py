@@ -75,12 +75,18 @@ def waits(padded=False, clip_grad=None, codec=None, **kwargs):
             dict(type='OneStepMapLoss', class_weight=[1.] * 5),
             dict(type='OneStepImageLoss')
         ]),
+    dict(
+        process=dict(type='RectifiedFlow', end_fraction=0.5),
+        losses=[
+            dict(type='MatchingLoss'),
+            dict(type='OneStepImageLoss', end_only=True, crop_size=(1, 2))
+        ]),
     KL,
     process_cfg('symmflow'),
     process_cfg('bbdm_segmentor'),
     process_cfg('dsm'),
 ], ids=['plain', 'padded', 'transforms', 'transforms padded', 'void', 'one_step',
-        'kl', 'symmflow', 'bbdm', 'dsm'])
+        'end', 'kl', 'symmflow', 'bbdm', 'dsm'])
 def test_the_step_waits_for_nothing(kwargs):
     assert waits(**kwargs) == []
 

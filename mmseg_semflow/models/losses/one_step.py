@@ -190,12 +190,15 @@ class OneStepImageLoss(TrainingLoss):
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:
         """See :meth:`TrainingLoss.forward`."""
-        counted = step.point.t == 1 if self.end_only else step.point.t >= 0
-        begun = MessageHub.get_current_instance().get_info('iter', 0) >= self.begin
-        if not begun or not counted.any():
+        count = len(step.z0)
+        if self.end_only:
+            count = model.process.path.num_at_end(count)
+        if not count or MessageHub.get_current_instance().get_info(
+                'iter', 0) < self.begin:
             return {f'loss_{self.name}': 0 * step.prediction.sum()}
-        found = model.process.estimate(step.point, step.prediction, 'image')[counted]
-        true = step.z0[counted]
+        found = model.process.estimate(step.point, step.prediction, 'image')
+        # Those at t = 1 are the last.
+        found, true = found[-count:], step.z0[-count:]
         if self.crop_size is not None:
             found, true = self._crop(torch.stack([found, true]))
         with torch.no_grad():
