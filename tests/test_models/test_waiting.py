@@ -79,7 +79,7 @@ def waits(padded=False, clip_grad=None, codec=None, **kwargs):
         process=dict(type='RectifiedFlow', end_fraction=0.5),
         losses=[
             dict(type='MatchingLoss'),
-            dict(type='OneStepImageLoss', end_only=True, crop_size=(1, 2))
+            dict(type='OneStepImageLoss', end_only=True)
         ]),
     KL,
     process_cfg('symmflow'),

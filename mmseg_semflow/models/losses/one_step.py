@@ -207,7 +207,7 @@ class OneStepImageLoss(TrainingLoss):
         return {f'loss_{self.name}': self.weight * loss}
 
     def _crop(self, latents: Tensor) -> Tensor:
-        """Cut a random part of latents (..., C, h, w), the same of all."""
+        """Cut a random part of latents (..., C, h, w), drawn on the CPU."""
         for axis, part in zip((-2, -1), self.crop_size, strict=True):
             part = min(part, latents.shape[axis])
             first = int(torch.randint(latents.shape[axis] - part + 1, ()))
