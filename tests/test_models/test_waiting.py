@@ -81,12 +81,18 @@ def waits(padded=False, clip_grad=None, codec=None, **kwargs):
             dict(type='MatchingLoss'),
             dict(type='OneStepImageLoss', end_only=True)
         ]),
+    dict(
+        process=dict(type='RectifiedFlow', start_fraction=0.5),
+        losses=[
+            dict(type='MatchingLoss'),
+            dict(type='OneStepMapLoss', start_only=True)
+        ]),
     KL,
     process_cfg('symmflow'),
     process_cfg('bbdm_segmentor'),
     process_cfg('dsm'),
 ], ids=['plain', 'padded', 'transforms', 'transforms padded', 'void', 'one_step',
-        'end', 'kl', 'symmflow', 'bbdm', 'dsm'])
+        'end', 'start', 'kl', 'symmflow', 'bbdm', 'dsm'])
 def test_the_step_waits_for_nothing(kwargs):
     assert waits(**kwargs) == []
 

@@ -34,9 +34,8 @@ class FeatureLoss(nn.Module):
         self.layer_weights = layer_weights
         self._network: List[nn.Module] = []  # in a list, so that it is no child
 
-    @property
-    def network(self) -> nn.Module:
-        """nn.Module: The frozen network."""
+    def build_network(self) -> nn.Module:
+        """Give the frozen network, built by the first call."""
         if not self._network:
             self._network.append(MODELS.build(self.network_cfg))
         return self._network[0]
@@ -44,7 +43,7 @@ class FeatureLoss(nn.Module):
     def train(self, mode: bool = True) -> 'FeatureLoss':
         """Switch the mode; for training the network must be at hand."""
         if mode:
-            self.network  # noqa: B018
+            self.build_network()
         return super().train(mode)
 
     def forward(self, pixels: Tensor, target: Tensor) -> Tensor:
@@ -60,7 +59,7 @@ class FeatureLoss(nn.Module):
         Raises:
             ValueError: If there are more or fewer weights than maps.
         """
-        network = self.network.to(pixels.device)
+        network = self.build_network().to(pixels.device)
         with torch.no_grad():
             wanted = network(target)
         found = network(pixels)

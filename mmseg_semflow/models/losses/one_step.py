@@ -80,7 +80,7 @@ class OneStepMapLoss(TrainingLoss):
         z1 = model.process.estimate(step.point, step.prediction, 'mask')
         label_maps = step.label_maps
         if self.start_only:
-            at_start = step.point.t == 0
+            at_start = self.part_at(model, 'start', len(z1))
             z1, label_maps = z1[at_start], label_maps[at_start]
         logits = self.logits(model, model.autoencoder.decode(z1))
         ignore_index = model.codec.ignore_index
@@ -190,15 +190,14 @@ class OneStepImageLoss(TrainingLoss):
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:
         """See :meth:`TrainingLoss.forward`."""
-        count = len(step.z0)
-        if self.end_only:
-            count = model.process.path.num_at_end(count)
-        if not count or MessageHub.get_current_instance().get_info(
-                'iter', 0) < self.begin:
-            return {f'loss_{self.name}': 0 * step.prediction.sum()}
         found = model.process.estimate(step.point, step.prediction, 'image')
-        # Those at t = 1 are the last.
-        found, true = found[-count:], step.z0[-count:]
+        true = step.z0
+        if self.end_only:
+            at_end = self.part_at(model, 'end', len(true))
+            found, true = found[at_end], true[at_end]
+        iteration = MessageHub.get_current_instance().get_info('iter', 0)
+        if iteration < self.begin or not len(true):
+            return {f'loss_{self.name}': 0 * step.prediction.sum()}
         if self.crop_size is not None:
             found, true = self._crop(torch.stack([found, true]))
         with torch.no_grad():

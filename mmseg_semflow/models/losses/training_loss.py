@@ -60,6 +60,23 @@ class TrainingLoss(nn.Module):
                 f'{int(end == "end")}, but {end}_fraction of the process is 0: '
                 f'set it{otherwise}')
 
+    @staticmethod
+    def part_at(model: 'SemFlowModel', end: str, batch_size: int) -> slice:
+        """Find the samples of a batch at an end, without asking the device.
+
+        Args:
+            model (SemFlowModel): One that passed :meth:`check_fraction`.
+            end (str): ``'start'``, t = 0, or ``'end'``, t = 1.
+            batch_size (int): Number of samples B.
+
+        Returns:
+            slice: Of the batch; empty where all others start.
+        """
+        path = model.process.path
+        if end == 'start':
+            return slice(path.num_at_start(batch_size))
+        return slice(batch_size - path.num_at_end(batch_size), batch_size)
+
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:
         """Compute the loss.
