@@ -59,9 +59,10 @@ def write_celebamask_hq(root):
 def write_camvid(root):
     """As our converter leaves it."""
     for split in ('train', 'val'):
-        for i in range(3):
-            write_pair(root / f'img_dir/{split}/{i}.jpg',
-                       root / f'ann_dir/{split}/{i}.png', 11, i)
+        for i, sequence in enumerate(('0001TP', '0006R0', '0016E5')):
+            name = f'{sequence}_{split}'
+            write_pair(root / f'img_dir/{split}/{name}.jpg',
+                       root / f'ann_dir/{split}/{name}.png', 11, i)
 
 
 def write_ade20k(root):

@@ -19,13 +19,16 @@ class CamVidDataset(CheckedLayout, BaseSegDataset):
 
     Images are ``.jpg`` in ``img_dir/{train,val,test}`` and label maps
     ``.png`` in ``ann_dir/{train,val,test}``, with labels 0 to 10 and 255 for
-    void.
+    void. The first part of a file's name is the drive it was taken on: 0001TP (at
+    dusk), 0006R0, 0016E5, and in the test set Seq05VD. ``filter_cfg`` can choose:
+    ``dict(sequences=['0001TP', '0006R0'])``.
 
     Args:
         **kwargs: Arguments of ``BaseSegDataset``.
 
     Raises:
-        ValueError: If the folder has another layout.
+        ValueError: If the folder has another layout, ``filter_cfg`` another key, or
+            a sequence no image.
     """
 
     METAINFO = dict(
@@ -35,6 +38,31 @@ class CamVidDataset(CheckedLayout, BaseSegDataset):
                  [60, 40, 222], [128, 128, 0], [192, 128, 128], [64, 64, 128],
                  [64, 0, 128], [64, 64, 0], [0, 128, 192]])
     guide = 'docs/datasets/camvid.md'
+
+    def filter_data(self) -> List[dict]:
+        """List the pairs of the drives that ``filter_cfg`` names."""
+        filter_cfg = self.filter_cfg or {}
+        if filter_cfg.keys() - {'sequences'}:
+            raise ValueError('filter_cfg of CamVidDataset may have sequences, but '
+                             f'got {", ".join(map(repr, filter_cfg))}')
+        if 'sequences' not in filter_cfg:
+            return self.data_list
+        sequences = filter_cfg['sequences']
+        found = {sequence_of(info['img_path']) for info in self.data_list}
+        for sequence in sequences:
+            if sequence not in found:
+                raise ValueError(
+                    f'filter_cfg.sequences must be of {sorted(found)}, which '
+                    f'{self.data_prefix["img_path"]} has, but got {sequence!r}')
+        return [
+            info for info in self.data_list
+            if sequence_of(info['img_path']) in sequences
+        ]
+
+
+def sequence_of(path: Union[str, Path]) -> str:
+    """Tell the drive that a picture was taken on, the first part of its name."""
+    return Path(path).name.split('_')[0]
 
 
 # The colours (RGB) of the 32 original classes, grouped as for SegNet.

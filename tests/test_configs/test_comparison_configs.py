@@ -58,7 +58,9 @@ def test_equal_budgets(name):
 
 @pytest.mark.parametrize('name', TIMED)
 def test_equal_pictures(name):
-    cfg, common = read(name), read('semflow_camvid_taef2')
+    cfg, common = read(name), read(
+        'comparison/semflow_unseen_drive_camvid320' if 'unseen_drive' in
+        name else 'semflow_camvid_taef2')
     assert cfg.train_dataloader.batch_size == common.train_dataloader.batch_size
     for own, other in (
         (cfg.train_dataloader.dataset, common.train_dataloader.dataset.dataset),

@@ -111,8 +111,8 @@ def test_long_listings_are_cut(root):
 
 def test_one_complete_pair_is_enough(root):
     LAYOUTS['camvid'](root)
-    for number in (0, 2):
-        (root / f'ann_dir/train/{number}.png').unlink()
+    for sequence in ('0001TP', '0016E5'):
+        (root / f'ann_dir/train/{sequence}_train.png').unlink()
     check_layout(dataset_cfg('camvid', root))
 
 
