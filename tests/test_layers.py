@@ -22,8 +22,8 @@ FEATURES = {
 }
 WEB = {'PIL', 'gradio', 'fastapi', 'uvicorn', 'jinja2'}
 # Folder or file: the libraries and the own folders it may import. The first
-# that fits counts. Nobody imports runtime, which configs and tools choose, nor
-# the rooms that are optional: comparison, benchmark and webapp.
+# that fits counts. Nobody imports runtime, which configs and tools choose, nor the
+# rooms above all others: comparison, generation, benchmark and webapp.
 ALLOWED = {
     'flow': {'torch', 'torchdiffeq', 'flow'},
     'networks': {
@@ -66,6 +66,10 @@ ALLOWED = {
     'comparison': {
         *TOOLBOX, 'matplotlib', 'mmagic', 'mmdet', 'apis', 'datasets', 'extras',
         'files', 'flow', 'models', 'pixels', 'synthesis', 'comparison'
+    },
+    'generation': {
+        *TOOLBOX, 'matplotlib', 'apis', 'datasets', 'engine', 'files', 'models',
+        'pixels', 'synthesis', 'generation'
     },
     'benchmark': {
         *TOOLBOX, 'apis', 'datasets', 'flow', 'models', 'synthesis', 'benchmark'

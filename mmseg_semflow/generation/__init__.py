@@ -1,0 +1,1 @@
+"""Labelled sets of pictures from masks, and what they are worth."""

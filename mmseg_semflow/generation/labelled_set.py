@@ -1,0 +1,292 @@
+"""A set of generated pictures with labels, in mmsegmentation's layout."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Union
+
+import cv2
+import numpy as np
+import torch
+from mmengine.utils import ProgressBar
+
+from mmseg_semflow.apis.tables import to_markdown
+from mmseg_semflow.files import PARTIAL, write_bytes
+from mmseg_semflow.pixels import paint
+from mmseg_semflow.synthesis import Synthesizer
+from mmseg_semflow.synthesis.gallery import to_grid
+from mmseg_semflow.synthesis.pictures import (
+    Palette,
+    read_label_map,
+    read_note,
+    read_rgb,
+    write_picture,
+)
+
+from .filters import CycleFilter, LossFilter
+from .label_maps import LabelMaps, class_pixels
+from .views import MaskViews, enlarge
+
+SPLIT, REJECTED = '', 'rejected'
+SHOWN = 24
+
+
+class RealPairs(Sequence):
+    """Real pictures and their labels, brought to the size of a set.
+
+    Args:
+        label_maps (LabelMaps): The labels.
+        size (Tuple[int, int]): Height and width.
+        indices (Sequence[int]): Which.
+    """
+
+    def __init__(self, label_maps: LabelMaps, size: Sequence[int],
+                 indices: Sequence[int]) -> None:
+        self.label_maps = label_maps
+        self.size = tuple(size)
+        self.indices = list(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> tuple:
+        index = self.indices[place]
+        label_map = enlarge(self.label_maps[index], self.size, 1.)
+        image = cv2.resize(
+            read_rgb(self.label_maps.image_path(index)),
+            label_map.shape[::-1],
+            interpolation=cv2.INTER_AREA)
+        top, left = ((side - crop) // 2 for side, crop in zip(
+            label_map.shape, self.size, strict=True))
+        window = (slice(top, top + self.size[0]), slice(left, left + self.size[1]))
+        return (np.ascontiguousarray(image[window]),
+                np.ascontiguousarray(label_map[window]))
+
+
+def claim_folder(out: Union[str, Path], settings: dict) -> None:
+    """Write what a set depends on, or check that a folder is of the same.
+
+    Args:
+        out (str | Path): The folder.
+        settings (dict): What its pictures depend on: the weights, the masks, the
+            options of choice, synthesis and filters.
+
+    Raises:
+        ValueError: If it is of other settings, or holds files but none.
+    """
+    out = Path(out)
+    path = out / 'settings.json'
+    settings = json.loads(json.dumps(settings))
+    if path.is_file():
+        found = json.loads(path.read_text())
+        for key in {**settings, **found}:
+            if found.get(key) != settings.get(key):
+                raise ValueError(
+                    f'{out} holds a set of other settings: {key} was '
+                    f'{found.get(key)!r} and is {settings.get(key)!r} now. Choose '
+                    'another folder (--out)')
+    elif out.is_dir() and any(
+            entry.suffix != PARTIAL for entry in out.iterdir()):
+        raise ValueError(f'{out} holds files, but no set: there is no '
+                         'settings.json. Choose another folder (--out)')
+    write_bytes(path, json.dumps(settings, indent=2).encode())
+
+
+class LabelledSet:
+    """Draw pictures for masks, judge them, and keep them with their labels.
+
+    Every picture is a function of the settings and its number: several processes
+    share the numbers, an interrupted call continues, a later one adds pictures,
+    and the files are the same. Its record is a text in the picture, written last.
+
+    ::
+
+        out/img_dir/train/000000.png    RGB
+        out/ann_dir/train/000000.png    labels, 255 is void
+        out/rejected/...                what a filter threw away
+        out/settings.json, manifest.jsonl, dataset.py, statistics.md,
+        contact_sheet.png, rejected.png
+
+    Args:
+        out (str | Path): The folder.
+        views (MaskViews): Makes the masks.
+        synthesizer (Synthesizer): Draws.
+        classes (Sequence[str]): Names of the classes.
+        palette (Sequence[Sequence[int]]): RGB colour of each.
+        settings (dict): What :func:`claim_folder` got.
+        cycle (CycleFilter): Scores, and rejects, pictures.
+        losses (LossFilter, optional): Voids pixels. Defaults to None.
+    """
+
+    def __init__(self,
+                 out: Union[str, Path],
+                 views: MaskViews,
+                 synthesizer: Synthesizer,
+                 classes: Sequence[str],
+                 palette: Palette,
+                 settings: dict,
+                 cycle: CycleFilter,
+                 losses: Optional[LossFilter] = None) -> None:
+        self.out = Path(out)
+        self.views = views
+        self.synthesizer = synthesizer
+        self.classes = tuple(classes)
+        self.palette = [list(colour) for colour in palette]
+        self.losses = losses
+        self.cycle = cycle
+        text = json.dumps(settings, sort_keys=True)
+        self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def paths(self, number: int, folder: str = SPLIT) -> Dict[str, Path]:
+        """Tell the files of a picture, kept or ``'rejected'``."""
+        return {
+            kind: self.out / folder / f'{kind}_dir/train/{number:06d}.png'
+            for kind in ('img', 'ann')
+        }
+
+    def record(self, number: int) -> Optional[dict]:
+        """Read the record of a picture that is done; None if it is not."""
+        for folder in (SPLIT, REJECTED):
+            path = self.paths(number, folder)['img']
+            if path.is_file():
+                record = json.loads(read_note(path) or '{}')
+                if record.get('set') == self.digest:
+                    return record
+        return None
+
+    def generate(self, num_images: int, rank: int = 0, world_size: int = 1) -> None:
+        """Draw what is missing of the first pictures.
+
+        Args:
+            num_images (int): Number of pictures, those that get rejected included.
+            rank (int): Which of ``world_size`` processes this is. Defaults to 0.
+            world_size (int): Number of processes. Defaults to 1.
+
+        Raises:
+            OSError: If a picture cannot be written.
+        """
+        size = self.synthesizer.batch_size
+        blocks = [
+            range(first, min(first + size, num_images))
+            for first in range(0, num_images, size)
+        ][rank::world_size]
+        progress = ProgressBar(sum(map(len, blocks))) if rank == 0 and blocks else None
+        for block in blocks:
+            if any(self.record(number) is None for number in block):
+                # All of a block: what shares a batch rounds alike.
+                self._draw(block)
+            for _ in block:
+                if progress:
+                    progress.update()
+        if progress:
+            print(flush=True)
+
+    def _draw(self, numbers: Sequence[int]) -> None:
+        views = [self.views(number) for number in numbers]
+        images = self.synthesizer.synthesize([
+            (torch.from_numpy(view.label_map.astype(np.int64)), number)
+            for number, view in zip(numbers, views, strict=True)
+        ])
+        for number, view, image in zip(numbers, views, images, strict=True):
+            picture = np.ascontiguousarray(image.permute(1, 2, 0).cpu())
+            scores = self.cycle(picture, view.label_map)
+            kept = scores['agreement'] >= self.cycle.min_agreement
+            label_map = view.label_map
+            if self.losses is not None:
+                label_map, scores['filtered'] = self.losses(picture, label_map)
+            record = dict(
+                number=number,
+                kept=kept,
+                **view.record,
+                **scores,
+                void=round(float((label_map == 255).mean()), 4),
+                set=self.digest)
+            paths = self.paths(number, SPLIT if kept else REJECTED)
+            write_bytes(paths['ann'],
+                        cv2.imencode('.png', label_map)[1].tobytes())
+            write_picture(paths['img'], picture, json.dumps(record))
+
+    def finish(self, num_images: int) -> Optional[List[dict]]:
+        """Write what describes the set, once all its pictures are there.
+
+        Args:
+            num_images (int): Number of pictures.
+
+        Returns:
+            Optional[List[dict]]: The records, in order; None if other processes
+            have not written all of them yet.
+
+        Raises:
+            ValueError: If all pictures were rejected.
+        """
+        records = [self.record(number) for number in range(num_images)]
+        if None in records:
+            return None
+        write_bytes(self.out / 'manifest.jsonl', ''.join(
+            json.dumps(record) + '\n' for record in records).encode())
+        kept = [record for record in records if record['kept']]
+        rejected = [record for record in records if not record['kept']]
+        for name, shown in (('contact_sheet', kept), ('rejected', rejected)):
+            if shown:
+                self._write_sheet(self.out / f'{name}.png', shown[:SHOWN])
+        if not kept:
+            raise ValueError(
+                f'all {num_images} pictures were rejected: their agreement is below '
+                f'{self.cycle.min_agreement:.3f}, see {self.out / "rejected.png"}. '
+                'Lower it (--min-agreement)')
+        write_bytes(self.out / 'statistics.md', self._statistics(kept).encode())
+        write_bytes(self.out / 'dataset.py', self._dataset().encode())
+        return records
+
+    def _write_sheet(self, path: Path, records: Sequence[dict]) -> None:
+        rows: List[List[np.ndarray]] = []
+        for start in range(0, len(records), 6):
+            part = list(self._pictures(records[start:start + 6]))
+            rows += [[image for image, _ in part], [mask for _, mask in part]]
+        write_picture(path, to_grid(rows))
+
+    def _pictures(self, records: Sequence[dict]) -> Iterator[tuple]:
+        for record in records:
+            paths = self.paths(record['number'],
+                               SPLIT if record['kept'] else REJECTED)
+            labels = read_label_map(paths['ann'], self.synthesizer.semflow.codec)
+            yield read_rgb(paths['img']), paint(labels, self.palette).numpy()
+
+    def _statistics(self, kept: Sequence[dict]) -> str:
+        before = self.views.label_maps.counts.sum(0)
+        after = sum(
+            class_pixels(
+                cv2.imread(
+                    str(self.paths(record['number'])['ann']), cv2.IMREAD_UNCHANGED),
+                len(self.classes)) for record in kept)
+        return to_markdown([{
+            'class': name,
+            'masks, %': 100 * float(was),
+            'set, %': 100 * float(now)
+        } for name, was, now in zip(
+            self.classes, before / before.sum(), after / max(after.sum(), 1),
+            strict=True)])
+
+    def _dataset(self) -> str:
+        return f'''# A generated set. In a config upon a segmentor's and this file:
+#   train_dataloader = dict(dataset=dict(
+#       _delete_=True,
+#       type='ConcatDataset',
+#       ignore_keys=['label_map', 'reduce_zero_label'],
+#       datasets=[
+#           dict(type='RepeatDataset', times=1,
+#                dataset=_base_.train_dataloader.dataset),
+#           dict(_base_.generated_dataset, pipeline=_base_.train_pipeline)
+#       ]))
+generated_dataset = dict(
+    type='BaseSegDataset',
+    data_root={str(self.out.resolve())!r},
+    data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
+    img_suffix='.png',
+    seg_map_suffix='.png',
+    reduce_zero_label=False,
+    metainfo=dict(
+        classes={self.classes!r},
+        palette={self.palette!r}))
+'''

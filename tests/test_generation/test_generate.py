@@ -1,0 +1,270 @@
+"""A labelled set, through the tool."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+
+from mmseg_semflow.generation.generate import scale_of_training
+from mmseg_semflow.synthesis.pictures import read_note
+
+ROOT = Path(__file__).parents[2]
+SIZE = ('--size', 16, 24, '--num-steps', 2, '--min-agreement', 0)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def make(run_tool, tmp_path):
+    """Make a set of four pictures by the tool; returns its folder."""
+
+    def make(name, *args, count=4, **kwargs):
+        out = tmp_path / name
+        said = run_tool('generate_dataset.py', '--out', out, '--num-images', count,
+                        *SIZE, *args, **kwargs)
+        return said if kwargs.get('fails') else out
+
+    return make
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob('*') if path.is_file()
+    }
+
+
+def manifest_of(folder):
+    return list(map(json.loads, (folder / 'manifest.jsonl').read_text().splitlines()))
+
+
+def test_the_set_is_a_dataset_of_mmsegmentation(make):
+    out = make('set')
+    init_default_scope('mmseg')
+    cfg = Config.fromfile(out / 'dataset.py')
+    dataset = DATASETS.build(
+        dict(
+            cfg.generated_dataset,
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]))
+    assert len(dataset) == 4
+    records = manifest_of(out)
+    for number in range(4):
+        item = dataset[number]
+        assert item['img'].shape == (16, 24, 3)
+        assert item['gt_seg_map'].shape == (16, 24)
+        record = records[number]
+        assert record['number'] == number and record['kept']
+        assert record['void'] == pytest.approx(
+            (item['gt_seg_map'] == 255).mean(), abs=1e-4)
+        assert json.loads(read_note(item['img_path'])) == record
+    assert (out / 'contact_sheet.png').is_file()
+    assert not (out / 'rejected.png').exists()
+    assert '| class | masks, % | set, % |' in (out / 'statistics.md').read_text()
+
+
+def test_an_interrupted_set_goes_on_and_more_pictures_join_it(make):
+    whole = files_of(make('whole'))
+    out = make('parts', count=2)
+    (out / 'img_dir/train/000001.png').unlink()
+    first = (out / 'img_dir/train/000000.png').stat().st_mtime_ns
+    make('parts')
+    assert (out / 'img_dir/train/000000.png').stat().st_mtime_ns == first
+    parts = files_of(out)
+    assert parts.keys() == whole.keys()
+    assert all(parts[name] == whole[name] for name in whole if name != 'dataset.py')
+
+
+def test_processes_share_the_pictures(make, monkeypatch):
+    whole = files_of(make('whole'))
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('RANK', '1')
+    out = make('shared')
+    assert sorted(path.name for path in (out / 'img_dir/train').iterdir()) == [
+        '000001.png', '000003.png'
+    ]
+    assert not (out / 'manifest.jsonl').exists()
+    monkeypatch.setenv('RANK', '0')
+    make('shared')
+    shared = files_of(out)
+    assert all(shared[name] == whole[name] for name in whole if name != 'dataset.py')
+
+
+def test_seeds_differ_and_one_seed_does_not(make):
+    one, other = make('one'), make('other', '--seed', 1)
+    assert (one / 'img_dir/train/000000.png').read_bytes() != (
+        other / 'img_dir/train/000000.png').read_bytes()
+    assert manifest_of(one)[0]['set'] != manifest_of(other)[0]['set']
+
+
+def test_a_mask_that_is_drawn_twice_gives_two_pictures(make):
+    """On a map of one class every view is the same."""
+    out = make('set', '--flip', 0, '--scale', 1, 1, count=24)
+    seen = {}
+    for record in manifest_of(out):
+        image = cv2.imread(str(out / f'img_dir/train/{record["number"]:06d}.png'))
+        key = record['index'], *record['crop']
+        seen.setdefault(key, []).append(image)
+    twice = [images for images in seen.values() if len(images) > 1]
+    assert twice
+    for first, second, *_ in twice:
+        assert (first != second).any()
+
+
+def test_judge_and_hard_masks(make, files):
+    out = make('hard', '--judge', *files, '--choose', 'hard')
+    fitted = json.loads((out / 'fitted.json').read_text())
+    assert len(fitted['class_losses']) == 5 and len(fitted['hardness']) == 6
+    for record in manifest_of(out):
+        labels = cv2.imread(
+            str(out / f'ann_dir/train/{record["number"]:06d}.png'), -1)
+        assert 0 <= record['filtered'] <= 1
+        assert record['void'] == pytest.approx((labels == 255).mean(), abs=1e-4)
+        assert record['chosen_for'] is None
+    assert any(record['filtered'] > 0 for record in manifest_of(out))
+
+
+def test_pictures_below_the_agreement_are_kept_apart_and_counted(
+        make, run_tool, tmp_path):
+    scores = sorted(record['agreement'] for record in manifest_of(make('all')))
+    middle = (scores[1] + scores[2]) / 2
+    out = tmp_path / 'some'
+    said = run_tool(
+        'generate_dataset.py', '--out', out, '--num-images', 4, '--size', 16, 24,
+        '--num-steps', 2, '--min-agreement', middle)
+    assert '2 of 4 pictures were kept' in said
+    records = manifest_of(out)
+    assert [record['kept'] for record in records] == [
+        record['agreement'] >= middle for record in records
+    ]
+    for record in records:
+        folder = out if record['kept'] else out / 'rejected'
+        assert (folder / f'img_dir/train/{record["number"]:06d}.png').is_file()
+    assert len(list((out / 'img_dir/train').iterdir())) == 2
+    assert (out / 'rejected.png').is_file()
+
+
+def test_an_untrained_model_cannot_judge_itself(run_tool, tmp_path):
+    said = run_tool(
+        'generate_dataset.py', '--out', tmp_path / 'set', '--num-images', 1,
+        '--size', 16, 24, fails=True)
+    assert 'cannot judge its pictures' in said and '--min-agreement' in said
+
+
+def test_a_set_of_other_settings_is_refused(make):
+    make('set')
+    said = make('set', '--temperature', 0.5, fails=True)
+    assert 'temperature was 0.01 and is 0.5 now' in said and '(--out)' in said
+
+
+def test_a_folder_of_something_else_is_left_alone(make, tmp_path):
+    (tmp_path / 'set').mkdir()
+    (tmp_path / 'set/letter.txt').write_text('dear')
+    assert 'holds files, but no set' in make('set', fails=True)
+    assert [path.name for path in (tmp_path / 'set').iterdir()] == ['letter.txt']
+
+
+@pytest.mark.parametrize('args, match', [
+    (('--choose', 'each', '--num-images', 7), 'the masks give 6 without repetition'),
+    (('--choose', 'hard'), '--choose hard needs --judge'),
+    (('--num-images', 0), 'num_images must be >= 1, but got 0'),
+    (('--temperature', 0), 'temperature must be > 0, but got 0'),
+    (('--classes', 'boat'), "classes must be of a, b, c, d, e, but got 'boat'"),
+    (('--min-agreement', 2), r'min_agreement must be in [0, 1], but got 2'),
+    (('--scale', 0.5, 1), 'factors from 1 on'),
+])
+def test_wrong_options(make, args, match):
+    assert match in make('set', *args, fails=True)
+
+
+def test_a_mask_of_another_label_set_is_named(make, files, tmp_path):
+    path = tmp_path / 'street/ann_dir/train/3.png'
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    labels[0, 0] = 17
+    cv2.imwrite(str(path), labels)
+    said = make('set', fails=True)
+    assert '3.png has the labels [17]' in said
+
+
+def test_a_full_disk_leaves_nothing_half_written(make, monkeypatch, tmp_path):
+    out = make('set', count=1)
+    import mmseg_semflow.files as files
+
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as context:
+        context.setattr(files.os, 'fsync', full)
+        said = make('set', fails=True)
+    assert 'cannot be written (No space left on device)' in said
+    assert not list(out.rglob('*.partial'))
+    make('set')
+    shutil.rmtree(out)
+
+
+def test_scale_is_that_of_the_training():
+    resize = dict(type='RandomResize', scale=(342, 256), ratio_range=(0.8, 1.6))
+    assert scale_of_training(dict(pipeline=[resize])) == (1., 1.6)
+    assert scale_of_training(dict(pipeline=[dict(type='Resize')])) == (1., 1.)
+    assert scale_of_training(dict()) == (1., 1.)
+
+
+def test_real_pictures_are_brought_to_the_size_of_the_set(tmp_path):
+    from mmseg_semflow.generation.label_maps import LabelMaps
+    from mmseg_semflow.generation.labelled_set import RealPairs
+    from tiny import META, write_street
+    root = write_street(tmp_path / 'street')
+    maps = LabelMaps(
+        dict(
+            type='mmseg.BaseSegDataset',
+            metainfo=META,
+            data_root=str(root),
+            data_prefix=dict(
+                img_path='img_dir/train', seg_map_path='ann_dir/train')), 5)
+    pairs = RealPairs(maps, (24, 24), [2, 4])
+    assert len(pairs) == 2
+    for (image, labels), index in zip(pairs, (2, 4), strict=True):
+        assert image.shape == (24, 24, 3)
+        np.testing.assert_array_equal(labels, maps[index][:, 4:28])
+
+
+@pytest.mark.process
+def test_killed_at_any_moment_the_finished_set_is_the_same(files, tmp_path, make):
+    whole = files_of(make('whole', count=60))
+    out = tmp_path / 'killed'
+    options = ['--out', out, '--num-images', 60, *SIZE]
+    process = subprocess.Popen(
+        list(map(str, [
+            sys.executable, ROOT / 'tools/generate_dataset.py', *files, *options
+        ])),
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None and len(
+                list(out.glob('img_dir/train/*.png'))) < 5:
+            time.sleep(0.01)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    assert not (out / 'manifest.jsonl').exists()
+    subprocess.run(
+        list(map(str, [ROOT / 'tools/dist_generate.sh', *files, 2, *options])),
+        cwd=tmp_path, check=True, capture_output=True,
+        env=dict(os.environ, PYTHON=sys.executable, PORT=str(free_port())))
+    found = files_of(out)
+    assert found.keys() == whole.keys()
+    assert all(found[name] == whole[name] for name in whole if name != 'dataset.py')

@@ -1,0 +1,187 @@
+"""Masks made of masks."""
+
+import numpy as np
+import pytest
+
+from mmseg_semflow.generation.choice import EveryMaskChoice, RareClassChoice
+from mmseg_semflow.generation.label_maps import LabelMaps, class_pixels
+from mmseg_semflow.generation.views import (
+    MaskViews,
+    enlarge,
+    paste_object,
+    place_crop,
+)
+from tiny import META, write_street
+
+
+@pytest.fixture
+def label_maps(street):
+    return LabelMaps(
+        dict(
+            type='mmseg.BaseSegDataset',
+            metainfo=META,
+            data_root=str(street),
+            data_prefix=dict(
+                img_path='img_dir/train', seg_map_path='ann_dir/train')), 5)
+
+
+@pytest.fixture
+def street(tmp_path):
+    return write_street(tmp_path / 'street')
+
+
+def test_counts_are_those_of_the_files(label_maps):
+    assert label_maps.counts.shape == (6, 5)
+    # Of each of 24 x 32 pixels 6 are void.
+    assert (label_maps.counts.sum(1) == 24 * 32 - 6).all()
+    for index in range(6):
+        for label in range(5):
+            assert label_maps.counts[index, label] == (
+                label_maps[index] == label).sum()
+
+
+def test_a_mask_of_another_label_set_is_named(street):
+    maps = LabelMaps(
+        dict(
+            type='mmseg.BaseSegDataset',
+            metainfo=META,
+            data_root=str(street),
+            data_prefix=dict(
+                img_path='img_dir/train', seg_map_path='ann_dir/train')), 3)
+    with pytest.raises(
+            ValueError, match=r'train/\d.png has the labels \[3.*are below 3, or 255'):
+        maps.counts  # noqa: B018
+
+
+def test_without_scale_and_flip_a_view_is_the_map(label_maps):
+    choice = EveryMaskChoice(label_maps.counts, 1)
+    views = MaskViews(label_maps, choice, (24, 32), flip=0.)
+    for number in range(6):
+        view = views(number)
+        index = view.record['index']
+        np.testing.assert_array_equal(view.label_map, label_maps[index])
+        assert view.record['source'] == label_maps.path(index).name
+        assert not view.record['flipped'] and view.record['pasted'] == []
+    mirrored = MaskViews(label_maps, choice, (24, 32), flip=1.)(0)
+    np.testing.assert_array_equal(mirrored.label_map[:, ::-1], views(0).label_map)
+    assert mirrored.record['flipped']
+
+
+def test_a_view_is_the_recorded_crop_of_the_recorded_scale(label_maps):
+    choice = RareClassChoice(label_maps.counts, 2, 1e6)
+    views = MaskViews(label_maps, choice, (16, 16), (1., 2.))
+    scales = []
+    for number in range(20):
+        view = views(number)
+        record = view.record
+        label_map = label_maps[record['index']]
+        if record['flipped']:
+            label_map = label_map[:, ::-1]
+        label_map = enlarge(label_map, (16, 16), record['scale'])
+        top, left, height, width = record['crop']
+        np.testing.assert_array_equal(
+            view.label_map, label_map[top:top + height, left:left + width])
+        assert (view.label_map == record['chosen_for']).mean() >= 0.01
+        scales.append(record['scale'])
+    assert 1 <= min(scales) < 1.3 and 1.7 < max(scales) <= 2
+
+
+def test_views_depend_on_seed_and_number_alone(label_maps):
+
+    def make(seed, numbers):
+        rare = RareClassChoice(label_maps.counts, seed, 1e6)
+        views = MaskViews(
+            label_maps, rare, (16, 24), (1., 1.5), paste=2, paste_from=rare)
+        return {number: views(number) for number in numbers}
+
+    one, same, other = make(1, range(8)), make(1, [7, 3, 0]), make(2, range(8))
+    for number, view in same.items():
+        assert view.record == one[number].record
+        np.testing.assert_array_equal(view.label_map, one[number].label_map)
+    assert [view.record for view in other.values()] != [
+        view.record for view in one.values()]
+
+
+@pytest.mark.parametrize('size', [(10, 30), (30, 10), (7, 7)])
+def test_enlarged_maps_just_cover_the_size(size):
+    label_map = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
+    sides = enlarge(label_map, size, 1.).shape
+    assert all(a >= b for a, b in zip(sides, size, strict=True))
+    assert any(a == b for a, b in zip(sides, size, strict=True))
+
+
+def test_a_crop_finds_its_class():
+    label_map = np.zeros((60, 80), np.uint8)
+    label_map[50:52, 70:72] = 3
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        top, left = place_crop(label_map, (10, 10), 3, rng)
+        assert (label_map[top:top + 10, left:left + 10] == 3).sum() == 4
+        assert 0 <= top <= 50 and 0 <= left <= 70
+
+
+def street_of(label, ground, columns):
+    """Sky, then a road of classes by columns, and an object on it."""
+    label_map = np.zeros((20, 40), np.uint8)
+    label_map[12:] = ground
+    label_map[9:13, columns] = label
+    return label_map
+
+
+def test_pasted_objects_keep_size_and_rows_and_stand_on_what_they_stood_on():
+    donor = street_of(5, 1, slice(3, 6))
+    target = np.zeros((20, 40), np.uint8)
+    target[12:, :20], target[12:, 20:] = 2, 1
+    rng = np.random.default_rng(0)
+    shifts = set()
+    for _ in range(30):
+        place = paste_object(target, donor, 5, rng)
+        if place is None:
+            continue
+        found, shift = place
+        rows, columns = np.nonzero(found == 5)
+        assert set(rows) == {9, 10, 11, 12} and len(rows) == 12
+        assert columns.min() == 3 + shift
+        # On the road, at least by half, and nothing else has changed.
+        assert columns.min() >= 19
+        np.testing.assert_array_equal(found[found != 5], target[found != 5])
+        shifts.add(shift)
+    assert len(shifts) > 5
+    assert not (target == 5).any()
+
+
+def test_nothing_is_pasted_where_nothing_stands():
+    donor = street_of(5, 1, slice(3, 6))
+    rng = np.random.default_rng(0)
+    assert paste_object(np.full_like(donor, 2), donor, 5, rng) is None
+    assert paste_object(donor, np.zeros_like(donor), 5, rng) is None
+    # It touches the lower border: what it stands on is not known.
+    assert paste_object(donor, np.full_like(donor, 5), 5, rng) is None
+
+
+def test_pasted_objects_are_in_the_record(label_maps):
+    rare = RareClassChoice(label_maps.counts, 0, 1e6)
+    views = MaskViews(
+        label_maps, rare, (24, 32), flip=0., paste=3, paste_from=rare)
+    changed = 0
+    for number in range(10):
+        view = views(number)
+        pixels = class_pixels(view.label_map, 5)
+        same = (pixels == label_maps.counts[view.record['index']]).all()
+        assert same or view.record['pasted']
+        changed += not same
+        for pasted in view.record['pasted']:
+            assert set(pasted) == {'source', 'label', 'shift'}
+    assert changed
+
+
+@pytest.mark.parametrize('kwargs, match', [
+    (dict(scale=(0.5, 1)), r'factors from 1 on, but got \(0.5, 1\)'),
+    (dict(scale=(2, 1)), r'factors from 1 on, but got \(2, 1\)'),
+    (dict(flip=2), r'flip must be in \[0, 1\], but got 2'),
+    (dict(paste=-1), 'paste must be >= 0'),
+    (dict(paste=1), 'needs paste_from'),
+])
+def test_wrong_arguments(label_maps, kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        MaskViews(label_maps, EveryMaskChoice(label_maps.counts), (24, 32), **kwargs)

@@ -1,0 +1,111 @@
+r"""Make a labelled set of pictures from a checkpoint and the masks it trained on.
+
+The masks are those of the training set of CONFIG. What is there is kept: the same
+command continues after an interruption, and a larger --num-images adds pictures. See
+docs/generation.md. Example:
+    python tools/generate_dataset.py CONFIG CHECKPOINT --out data/generated \
+        --num-images 500 --judge SEGMENTOR_CONFIG SEGMENTOR_CHECKPOINT
+or, shared by 8 GPUs:
+    tools/dist_generate.sh CONFIG CHECKPOINT 8 --out data/generated --num-images 500
+"""
+
+import argparse
+import os
+
+from _options import add_cfg_options, read_config
+from _startup import imports, run
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--out', required=True, help='folder to write to')
+    parser.add_argument(
+        '--num-images', type=int, required=True,
+        help='pictures to draw, those that a filter rejects included')
+    parser.add_argument('--seed', type=int, default=0)
+
+    masks = parser.add_argument_group('masks')
+    masks.add_argument(
+        '--choose', choices=['rare', 'each', 'hard'], default='rare',
+        help='masks with much of a rare class, cropped around it (DGInStyle); each '
+        'mask once; or hard ones up to 20 times (FreeMask; needs --judge)')
+    masks.add_argument(
+        '--temperature', type=float, default=0.01,
+        help='of --choose rare: the smaller, the rarer; default: 0.01')
+    masks.add_argument(
+        '--classes', nargs='+', metavar='NAME',
+        help='of --choose rare: the only classes to choose; default: all')
+    masks.add_argument(
+        '--scale', type=float, nargs=2, metavar=('MIN', 'MAX'),
+        help='how much larger than its crop a mask is; default: the ratio_range of '
+        "the config's RandomResize, or 1 1")
+    masks.add_argument(
+        '--flip', type=float, default=0.5, help='probability; default: 0.5')
+    masks.add_argument(
+        '--paste', type=int, default=0,
+        help='objects of other masks to paste, at most, chosen by rare classes; '
+        'default: 0')
+    masks.add_argument(
+        '--size', type=int, nargs=2, metavar=('H', 'W'),
+        help="size of the pictures; default: the config's synthesis.size")
+
+    drawing = parser.add_argument_group('drawing')
+    drawing.add_argument('--num-steps', type=int)
+    drawing.add_argument('--solver')
+    drawing.add_argument('--dtype', choices=['bfloat16'])
+    drawing.add_argument('--batch-size', type=int)
+
+    filters = parser.add_argument_group('filters')
+    filters.add_argument(
+        '--judge', nargs=2, metavar=('CONFIG', 'CHECKPOINT'),
+        help='a segmentor of the same classes: pixels whose loss is above 1.25 of '
+        'the mean of their class on real pictures become void (FreeMask)')
+    filters.add_argument(
+        '--min-agreement', type=float,
+        help="share of pixels that the model's own segmentation must find; pictures "
+        'below are rejected; default: calibrated on real pictures')
+    filters.add_argument('--device')
+    # What starts several processes gives it.
+    parser.add_argument('--launcher', help=argparse.SUPPRESS)
+    add_cfg_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    if args.choose == 'hard' and args.judge is None:
+        raise ValueError('--choose hard needs --judge, which tells what is hard')
+    with imports():
+        import torch
+
+        from mmseg_semflow.generation.generate import generate_set
+        cfg = read_config(args.config, args.cfg_options)
+    rank, world_size, local_rank = (
+        int(os.environ.get(name, default))
+        for name, default in dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0).items())
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+    synthesis = {
+        name: getattr(args, name)
+        for name in ('size', 'num_steps', 'solver', 'dtype', 'batch_size')
+        if getattr(args, name) is not None
+    }
+    records = generate_set(
+        cfg, args.checkpoint, args.out, args.num_images, args.seed, args.choose,
+        args.temperature, args.classes, args.scale, args.flip, args.paste, args.judge,
+        args.min_agreement, args.device, rank, world_size, **synthesis)
+    if records is not None:
+        kept = sum(record['kept'] for record in records)
+        print(f'{kept} of {len(records)} pictures were kept: they and their labels '
+              f'are in {args.out}, see contact_sheet.png, statistics.md and '
+              'dataset.py, which a config can take')
+
+
+if __name__ == '__main__':
+    run(main, interrupted='the same command continues')
