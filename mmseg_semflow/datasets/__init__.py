@@ -4,6 +4,7 @@ from .cached_latents import CachedLatentsDataset
 from .camvid import CamVidDataset
 from .celebamask_hq import CelebAMaskHQDataset
 from .layout import CheckedCityscapesDataset, CheckedCOCOStuffDataset, check_layout
+from .rare_classes import RareClassSampler
 from .seeded import SeededDataset, SeededSampler
 from .toy_street import ToyStreetDataset
 from .transforms import GeneratePseudoMask, PackSemFlowInputs, PerturbPseudoMask
@@ -12,6 +13,6 @@ from .unreadable import UnreadableImageError
 __all__ = [
     'CachedLatentsDataset', 'CamVidDataset', 'CelebAMaskHQDataset',
     'CheckedCOCOStuffDataset', 'CheckedCityscapesDataset', 'GeneratePseudoMask',
-    'PackSemFlowInputs', 'PerturbPseudoMask', 'SeededDataset', 'SeededSampler',
-    'ToyStreetDataset', 'UnreadableImageError', 'check_layout'
+    'PackSemFlowInputs', 'PerturbPseudoMask', 'RareClassSampler', 'SeededDataset',
+    'SeededSampler', 'ToyStreetDataset', 'UnreadableImageError', 'check_layout'
 ]

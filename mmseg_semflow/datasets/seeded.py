@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from .unreadable import UnreadableImageError, naming_damaged_files
 
 # What a draw is for, so that no two kinds of draws share their numbers.
-ORDER, SAMPLE, ITERATION, VIEW = range(4)
+ORDER, SAMPLE, ITERATION, VIEW, MASK_CHOICE, MASK_VIEW = range(6)
 
 
 def seed_generators(*key: int) -> None:
@@ -100,12 +100,16 @@ class SeededSampler(Sampler):
     def __iter__(self) -> Iterator[Draw]:
         """Draw without end."""
         rank, world_size = get_dist_info()
-        size = len(self.dataset)
         for position in count(self.start + rank, world_size):
-            epoch, index = divmod(position, size)
-            if self.shuffle:
-                index = int(_permutation(self.seed, epoch, size)[index])
-            yield Draw(index, self.seed, position)
+            yield Draw(self.index_at(position), self.seed, position)
+
+    def index_at(self, position: int) -> int:
+        """Tell which sample of the dataset is drawn at a position."""
+        size = len(self.dataset)
+        epoch, index = divmod(position, size)
+        if self.shuffle:
+            index = int(_permutation(self.seed, epoch, size)[index])
+        return index
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader
 
 from mmseg_semflow.datasets.seeded import ITERATION, seed_generators, too_many
 
+SEEDED = ('SeededSampler', 'RareClassSampler')
+
 
 @LOOPS.register_module()
 class ResumableTrainLoop(IterBasedTrainLoop):
@@ -29,7 +31,8 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         runner (Runner): The runner.
         dataloader (DataLoader | dict): The data loader. From a config, its
             ``InfiniteSampler`` becomes a :class:`SeededSampler` and its
-            dataset a :class:`SeededDataset`.
+            dataset a :class:`SeededDataset`; it may also have a
+            :class:`RareClassSampler`.
         max_iters (int): Number of iterations.
         max_unreadable (int): How many files may be unreadable. Defaults to 0.
         **kwargs: Further arguments of mmengine's ``IterBasedTrainLoop``.
@@ -54,14 +57,16 @@ class ResumableTrainLoop(IterBasedTrainLoop):
     def _seeded(self, cfg: dict) -> dict:
         sampler = dict(cfg['sampler'])
         kind = sampler.pop('type')
-        if kind not in ('InfiniteSampler', 'SeededSampler'):
+        if kind == 'InfiniteSampler':
+            kind = 'SeededSampler'
+        if kind not in SEEDED:
             raise ValueError(
                 'ResumableTrainLoop needs train_dataloader.sampler.type='
-                f"'InfiniteSampler', but got {kind!r}: use IterBasedTrainLoop "
-                'with it, which does not resume exactly')
+                f"'InfiniteSampler' or 'RareClassSampler', but got {kind!r}: use "
+                'IterBasedTrainLoop with it, which does not resume exactly')
         return dict(
             cfg,
-            sampler=dict(sampler, type='SeededSampler', seed=self._seed),
+            sampler=dict(sampler, type=kind, seed=self._seed),
             dataset=dict(
                 type='SeededDataset',
                 dataset=cfg['dataset'],

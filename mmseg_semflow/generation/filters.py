@@ -9,9 +9,8 @@ from mmengine.utils import track_iter_progress
 from mmseg.apis import inference_model, init_model
 from torch import nn
 
+from mmseg_semflow.datasets.label_maps import class_pixels
 from mmseg_semflow.models import SemFlowModel
-
-from .label_maps import class_pixels
 
 TOLERANCE = 1.25  # FreeMask, Sec. 3.3
 

@@ -10,11 +10,15 @@ from mmengine.config import Config
 
 from mmseg_semflow.apis import SemFlowInferencer
 from mmseg_semflow.apis.loading import innermost
+from mmseg_semflow.datasets.label_maps import LabelMaps
+from mmseg_semflow.datasets.mask_choice import (
+    EveryMaskChoice,
+    RareClassChoice,
+    times_by_hardness,
+)
 from mmseg_semflow.files import write_bytes
 
-from .choice import EveryMaskChoice, RareClassChoice, times_by_hardness
 from .filters import CycleFilter, LossFilter
-from .label_maps import LabelMaps
 from .labelled_set import LabelledSet, RealPairs, claim_folder
 from .views import MaskViews
 

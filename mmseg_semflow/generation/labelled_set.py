@@ -12,6 +12,7 @@ import torch
 from mmengine.utils import ProgressBar
 
 from mmseg_semflow.apis.tables import to_markdown
+from mmseg_semflow.datasets.label_maps import LabelMaps, class_pixels
 from mmseg_semflow.files import PARTIAL, write_bytes
 from mmseg_semflow.pixels import paint
 from mmseg_semflow.synthesis import Synthesizer
@@ -25,7 +26,6 @@ from mmseg_semflow.synthesis.pictures import (
 )
 
 from .filters import CycleFilter, LossFilter
-from .label_maps import LabelMaps, class_pixels
 from .views import MaskViews, enlarge
 
 SPLIT, REJECTED = '', 'rejected'

@@ -6,8 +6,9 @@ from typing import Any, Dict, List, Optional, Tuple
 import cv2
 import numpy as np
 
-from .choice import VIEW, MaskChoice, generator
-from .label_maps import LabelMaps
+from mmseg_semflow.datasets.label_maps import LabelMaps
+from mmseg_semflow.datasets.mask_choice import MaskChoice, generator
+from mmseg_semflow.datasets.seeded import MASK_VIEW
 
 Sides = Tuple[int, int]
 TRIES = 10
@@ -83,7 +84,7 @@ class MaskViews:
         Returns:
             MaskView: Of ``size``.
         """
-        rng = generator(VIEW, self.choice.seed, number)
+        rng = generator(MASK_VIEW, self.choice.seed, number)
         index, label = self.choice(number)
         label_map = self.label_maps[index]
         flipped = bool(rng.random() < self.flip)

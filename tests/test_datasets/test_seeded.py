@@ -8,7 +8,12 @@ import torch
 from mmengine.registry import DATASETS
 from shipped import read
 
-from mmseg_semflow.datasets import SeededDataset, SeededSampler, seeded
+from mmseg_semflow.datasets import (
+    RareClassSampler,
+    SeededDataset,
+    SeededSampler,
+    seeded,
+)
 from runs import build_runner
 from tiny import META, train_pipeline, transforms_pipeline
 
@@ -73,6 +78,59 @@ def test_sample_depends_on_seed_and_position_alone(shared_street, pipeline):
     # A flip has but two results.
     assert any(draw(position) != first for position in range(6, 14))
     assert any(draw(5, seed) != first for seed in range(4, 12))
+
+
+def rare_sampler(root, seed=3, **kwargs):
+    return RareClassSampler(
+        SeededDataset(
+            dict(
+                type='mmseg.BaseSegDataset',
+                metainfo=META,
+                data_root=str(root),
+                data_prefix=dict(
+                    img_path='img_dir/train', seg_map_path='ann_dir/train'))),
+        seed, **kwargs)
+
+
+def test_rare_classes_are_drawn_as_their_rule_says(shared_street):
+    """Classes by the softmax of their rarity, alike the maps that show enough."""
+    sampler = rare_sampler(shared_street, temperature=0.05)
+    choice = sampler.choice
+    shows = choice.counts / choice.counts.sum(1, keepdims=True) >= 3000 / 512**2
+    expected = (shows / shows.sum(0)) @ choice.probabilities
+    found = np.bincount([draw.index for draw in islice(sampler, 3000)]) / 3000
+    assert (abs(found - expected) < 4 * (expected / 3000)**0.5).all()
+    assert expected.std() > 0.01
+
+
+def test_rare_classes_start_anywhere_and_follow_the_seed(shared_street):
+    whole = list(islice(rare_sampler(shared_street), 30))
+    later = rare_sampler(shared_street, seed=9)
+    later.seed, later.start = 3, 12
+    assert list(islice(later, 18)) == whole[12:]
+    later.seed = 4
+    assert list(islice(later, 18)) != whole[12:]
+
+
+@pytest.mark.parametrize('kwargs, match', [
+    (dict(shuffle=False), 'shuffle must be True, but got False'),
+    (dict(classes=['boat']), "must be of a, b, c, d, e, but got 'boat'"),
+    (dict(temperature=-1), 'temperature must be > 0, but got -1'),
+])
+def test_wrong_arguments_of_rare_classes(shared_street, kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        rare_sampler(shared_street, **kwargs)
+
+
+def test_rare_classes_through_the_training_loop(shared_street, tmp_path):
+    runner = build_runner(shared_street, tmp_path / 'work', **{
+        'train_cfg.type': 'ResumableTrainLoop',
+        'train_dataloader.sampler.type': 'RareClassSampler',
+    })
+    loop = runner.build_train_loop(runner._train_loop)
+    assert isinstance(loop.dataloader.sampler, RareClassSampler)
+    expected = islice(rare_sampler(shared_street, seed=runner.seed), 6)
+    assert list(islice(loop.dataloader.sampler, 6)) == list(expected)
 
 
 def test_other_samplers_are_refused(shared_street, tmp_path):

@@ -224,7 +224,7 @@ def test_scale_is_that_of_the_training():
 
 
 def test_real_pictures_are_brought_to_the_size_of_the_set(tmp_path):
-    from mmseg_semflow.generation.label_maps import LabelMaps
+    from mmseg_semflow.datasets.label_maps import LabelMaps
     from mmseg_semflow.generation.labelled_set import RealPairs
     from tiny import META, write_street
     root = write_street(tmp_path / 'street')

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmseg_semflow.generation.choice import EveryMaskChoice, RareClassChoice
-from mmseg_semflow.generation.label_maps import LabelMaps, class_pixels
+from mmseg_semflow.datasets.label_maps import LabelMaps, class_pixels
+from mmseg_semflow.datasets.mask_choice import EveryMaskChoice, RareClassChoice
 from mmseg_semflow.generation.views import (
     MaskViews,
     enlarge,
@@ -28,29 +28,6 @@ def label_maps(street):
 @pytest.fixture
 def street(tmp_path):
     return write_street(tmp_path / 'street')
-
-
-def test_counts_are_those_of_the_files(label_maps):
-    assert label_maps.counts.shape == (6, 5)
-    # Of each of 24 x 32 pixels 6 are void.
-    assert (label_maps.counts.sum(1) == 24 * 32 - 6).all()
-    for index in range(6):
-        for label in range(5):
-            assert label_maps.counts[index, label] == (
-                label_maps[index] == label).sum()
-
-
-def test_a_mask_of_another_label_set_is_named(street):
-    maps = LabelMaps(
-        dict(
-            type='mmseg.BaseSegDataset',
-            metainfo=META,
-            data_root=str(street),
-            data_prefix=dict(
-                img_path='img_dir/train', seg_map_path='ann_dir/train')), 3)
-    with pytest.raises(
-            ValueError, match=r'train/\d.png has the labels \[3.*are below 3, or 255'):
-        maps.counts  # noqa: B018
 
 
 def test_without_scale_and_flip_a_view_is_the_map(label_maps):

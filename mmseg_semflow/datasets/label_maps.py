@@ -2,18 +2,20 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import Union
 
 import numpy as np
-from mmengine.registry import DATASETS
 from mmengine.utils import track_iter_progress
 from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS, TRANSFORMS
 
 
 class LabelMaps:
     """The label maps of a dataset of mmsegmentation, read when asked for.
 
     Args:
-        dataset (dict): Config of the dataset; of its pipeline nothing is used.
+        dataset (dict | BaseSegDataset): The dataset, or its config; of its
+            pipeline nothing is used.
         num_classes (int): Number of classes K.
         ignore_index (int): The label of void. Defaults to 255.
 
@@ -22,17 +24,20 @@ class LabelMaps:
     """
 
     def __init__(self,
-                 dataset: dict,
+                 dataset: Union[dict, BaseSegDataset],
                  num_classes: int,
                  ignore_index: int = 255) -> None:
-        self.dataset = DATASETS.build(
-            dict(dataset, pipeline=[dict(type='mmseg.LoadAnnotations')]))
-        if not isinstance(self.dataset, BaseSegDataset):
-            raise ValueError('masks can be taken from a dataset of mmsegmentation, '
-                             f'a BaseSegDataset, but got {dataset.get("type")}')
-        if not len(self.dataset):
-            raise ValueError(f'{dataset.get("type")} holds no label maps in '
-                             f'{dataset.get("data_root")}')
+        if isinstance(dataset, dict):
+            dataset = DATASETS.build(dict(dataset, pipeline=[]))
+        if not isinstance(dataset, BaseSegDataset):
+            raise ValueError('label maps can be taken from a dataset of '
+                             'mmsegmentation, a BaseSegDataset, but got '
+                             f'{type(dataset).__name__}')
+        if not len(dataset):
+            raise ValueError(f'{type(dataset).__name__} holds no label maps in '
+                             f'{dataset.data_root}')
+        self.dataset = dataset
+        self._load = TRANSFORMS.build(dict(type='mmseg.LoadAnnotations'))
         self.num_classes = num_classes
         self.ignore_index = ignore_index
 
@@ -60,14 +65,14 @@ class LabelMaps:
         Raises:
             ValueError: If it has any other label. The file is named.
         """
-        label_map = self.dataset[index]['gt_seg_map'].astype(np.uint8)
+        info = self.dataset.get_data_info(index)
+        label_map = self._load(info)['gt_seg_map'].astype(np.uint8)
         wrong = np.unique(label_map[(label_map >= self.num_classes)
                                     & (label_map != self.ignore_index)])
         if len(wrong):
             raise ValueError(
-                f'{self.path(index)} has the labels {wrong.tolist()}: those of '
-                f'the generator are below {self.num_classes}, or '
-                f'{self.ignore_index} (void)')
+                f'{self.path(index)} has the labels {wrong.tolist()}: they must be '
+                f'below {self.num_classes}, or {self.ignore_index} (void)')
         return label_map
 
     @cached_property

@@ -1,12 +1,12 @@
-"""Which masks a generated set is made of."""
+"""Which masks to take: rare classes more often, or each of them."""
 
 from abc import ABC, abstractmethod
 from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
-# What a draw is for, so that no two kinds of draws share their numbers.
-MASK, VIEW = range(2)
+from .seeded import MASK_CHOICE
+
 # DGInStyle: an image counts for a class with more than 3000 of 512 x 512 pixels.
 MIN_SHARE = 3000 / 512**2
 
@@ -117,7 +117,7 @@ class RareClassChoice(MaskChoice):
 
     def __call__(self, number: int) -> Tuple[int, Optional[int]]:
         """See :meth:`MaskChoice.__call__`."""
-        rng = generator(MASK, self.seed, number)
+        rng = generator(MASK_CHOICE, self.seed, number)
         label = int(rng.choice(len(self.probabilities), p=self.probabilities))
         return int(rng.choice(self._maps[label])), label
 
@@ -138,7 +138,7 @@ class EveryMaskChoice(MaskChoice):
                  times: Optional[Sequence[int]] = None) -> None:
         super().__init__(counts, seed)
         maps = np.repeat(np.arange(len(counts)), 1 if times is None else times)
-        self._maps = generator(MASK, seed, 0).permutation(maps)
+        self._maps = generator(MASK_CHOICE, seed, 0).permutation(maps)
         self.most = len(maps)
 
     def __call__(self, number: int) -> Tuple[int, Optional[int]]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmseg_semflow.generation.choice import (
+from mmseg_semflow.datasets.mask_choice import (
     EveryMaskChoice,
     RareClassChoice,
     times_by_hardness,
