@@ -55,6 +55,15 @@ def parse_args() -> argparse.Namespace:
         help="size of the pictures; default: the config's synthesis.size")
 
     drawing = parser.add_argument_group('drawing')
+    drawing.add_argument(
+        '--fusion', type=int, nargs=2, metavar=('H', 'W'),
+        help='size of training, where --size is larger: a picture of it gives the '
+        'large regions, and overlapping windows draw what is small (DGInStyle)')
+    drawing.add_argument(
+        '--style', metavar='PICTURE_OR_FOLDER',
+        help='give the latents the mean and deviation of those of these pictures')
+    drawing.add_argument(
+        '--style-strength', type=float, default=1., help='in [0, 1]; default: 1')
     drawing.add_argument('--num-steps', type=int)
     drawing.add_argument('--solver')
     drawing.add_argument('--dtype', choices=['bfloat16'])
@@ -93,13 +102,16 @@ def main() -> None:
         torch.cuda.set_device(local_rank)
     synthesis = {
         name: getattr(args, name)
-        for name in ('size', 'num_steps', 'solver', 'dtype', 'batch_size')
+        for name in ('num_steps', 'solver', 'dtype', 'batch_size')
         if getattr(args, name) is not None
     }
+    if args.fusion is not None:
+        synthesis['base_size'] = args.fusion
     records = generate_set(
         cfg, args.checkpoint, args.out, args.num_images, args.seed, args.choose,
-        args.temperature, args.classes, args.scale, args.flip, args.paste, args.judge,
-        args.min_agreement, args.device, rank, world_size, **synthesis)
+        args.temperature, args.classes, args.scale, args.flip, args.paste, args.size,
+        args.style, args.style_strength, args.judge, args.min_agreement, args.device,
+        rank, world_size, **synthesis)
     if records is not None:
         kept = sum(record['kept'] for record in records)
         print(f'{kept} of {len(records)} pictures were kept: they and their labels '

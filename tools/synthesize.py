@@ -38,6 +38,16 @@ def parse_args() -> argparse.Namespace:
         help='overlapping windows, for masks larger than in training; the '
         'masks keep their size')
     parser.add_argument('--tile-stride', type=int, nargs=2, metavar=('H', 'W'))
+    parser.add_argument(
+        '--fusion', type=int, nargs=2, metavar=('H', 'W'),
+        help='for masks larger than in training, this size: a picture of it gives '
+        'the large regions, and overlapping windows draw what is small; the masks '
+        'keep their size')
+    parser.add_argument(
+        '--style', metavar='PICTURE_OR_FOLDER',
+        help='give the latents the mean and deviation of those of these pictures')
+    parser.add_argument(
+        '--style-strength', type=float, help='of --style, in [0, 1]; default: 1')
     parser.add_argument('--dtype', choices=['bfloat16'])
     parser.add_argument(
         '--batch-size', type=int,
@@ -62,8 +72,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
+    if args.style_strength is not None and args.style is None:
+        raise ValueError('--style-strength needs --style, the pictures to look like')
+    if args.fusion and args.tile_size:
+        raise ValueError('--fusion has windows of its own size: leave out --tile-size')
     with imports():
         from mmseg_semflow.apis import SemFlowInferencer
+        from mmseg_semflow.synthesis import LatentStatistics
         from mmseg_semflow.synthesis.folder import synthesize_folder
     inferencer = SemFlowInferencer(args.config, args.checkpoint, args.device)
     names = ('num_samples', 'seed', 'num_steps', 'solver', 'amplitude', 'size',
@@ -72,7 +87,16 @@ def main() -> None:
     given = {name: value for name, value in given.items() if value is not None}
     if args.keep_size:
         given['size'] = None
+    if args.fusion:
+        given['base_size'] = args.fusion
+    # Wrong arguments are told before the style is measured.
     synthesizer = inferencer.synthesizer(**given)
+    unread = {}
+    if args.style is not None:
+        strength = 1. if args.style_strength is None else args.style_strength
+        style, unread = LatentStatistics.of_pictures(
+            inferencer.semflow, args.style, strength, args.fusion or synthesizer.size)
+        synthesizer = inferencer.synthesizer(**given, style=style)
     palette = None if args.palette is None else inferencer.palette
     if args.palette:
         from mmseg.utils import get_palette
@@ -88,11 +112,13 @@ def main() -> None:
     failed = synthesize_folder(
         synthesizer, read, args.masks, args.out, args.overwrite,
         dict(weights=weights.hexdigest()[:16]))
+    for reason in unread.values():
+        print(f'left out of the style: {reason}', file=sys.stderr)
     for reason in failed.values():
         print(f'left out: {reason}', file=sys.stderr)
     print(f'the pictures are in {args.out}')
-    if failed:
-        sys.exit(f'left out: {len(failed)}; the others are done')
+    if unread or failed:
+        sys.exit(f'left out: {len(unread) + len(failed)}; the others are done')
 
 
 if __name__ == '__main__':

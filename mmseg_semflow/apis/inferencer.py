@@ -12,7 +12,7 @@ from mmseg.apis import inference_model
 from mmseg.structures import SegDataSample
 
 from mmseg_semflow.models import SemFlow
-from mmseg_semflow.synthesis import Synthesizer
+from mmseg_semflow.synthesis import MultiResolutionFusion, Synthesizer
 from mmseg_semflow.synthesis.pictures import Palette, read_label_map
 
 from .loading import ConfigType, load_model
@@ -113,13 +113,18 @@ class SemFlowInferencer:
     def synthesizer(self, **kwargs) -> Synthesizer:
         """Make a :class:`Synthesizer`, with the defaults of the config.
 
-        With a ``tile_size`` the masks keep their size, whatever the config
-        has for ``size``.
+        With a ``base_size`` it is a :class:`MultiResolutionFusion`. With that
+        or a ``tile_size`` the masks keep their size, whatever the config has
+        for ``size``.
         """
         defaults = dict(self.model.cfg.get('synthesis', {}))
         if kwargs.get('tile_size') is not None:
             defaults.pop('size', None)
-        return Synthesizer(self.semflow, **{**defaults, **kwargs})
+        if kwargs.get('base_size') is None:
+            return Synthesizer(self.semflow, **{**defaults, **kwargs})
+        for name in ('size', 'tile_size', 'tile_stride'):
+            defaults.pop(name, None)
+        return MultiResolutionFusion(self.semflow, **{**defaults, **kwargs})
 
     def synthesize(self,
                    masks: Union[Picture, Sequence[Picture]],

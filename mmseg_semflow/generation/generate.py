@@ -17,6 +17,7 @@ from mmseg_semflow.datasets.mask_choice import (
     times_by_hardness,
 )
 from mmseg_semflow.files import write_bytes
+from mmseg_semflow.synthesis import LatentStatistics
 
 from .filters import CycleFilter, LossFilter
 from .labelled_set import LabelledSet, RealPairs, claim_folder
@@ -38,6 +39,9 @@ def generate_set(config: Union[str, Path, Config],
                  scale: Optional[Tuple[float, float]] = None,
                  flip: float = 0.5,
                  paste: int = 0,
+                 size: Optional[Sequence[int]] = None,
+                 style: Union[str, Path, None] = None,
+                 style_strength: float = 1.,
                  judge: Optional[Tuple[str, str]] = None,
                  min_agreement: Optional[float] = None,
                  device: Optional[str] = None,
@@ -63,6 +67,11 @@ def generate_set(config: Union[str, Path, Config],
             None, the ``ratio_range`` of the training's RandomResize, or (1, 1).
         flip (float): See :class:`MaskViews`. Defaults to 0.5.
         paste (int): See :class:`MaskViews`. Defaults to 0.
+        size (Sequence[int], optional): Height and width of the pictures. Defaults
+            to None, ``synthesis.size`` of the config.
+        style (str | Path, optional): A picture or folder of pictures, see
+            :class:`LatentStatistics`. Defaults to None.
+        style_strength (float): How much of it, in [0, 1]. Defaults to 1.
         judge (Tuple[str, str], optional): Config and checkpoint of a
             :class:`LossFilter`. Defaults to None.
         min_agreement (float, optional): See :class:`CycleFilter`. Defaults to
@@ -70,7 +79,8 @@ def generate_set(config: Union[str, Path, Config],
         device (str, optional): Defaults to None, a GPU if there is one.
         rank (int): Which of ``world_size`` processes this is. Defaults to 0.
         world_size (int): Number of processes. Defaults to 1.
-        **synthesis (Any): Arguments of the synthesizer, such as ``size``.
+        **synthesis (Any): Arguments of the synthesizer, such as ``num_steps``, or
+            ``base_size`` of :class:`MultiResolutionFusion`.
 
     Returns:
         Optional[List[dict]]: The records of all pictures; None where other
@@ -86,11 +96,21 @@ def generate_set(config: Union[str, Path, Config],
         raise ValueError("choose='hard' needs a judge, which tells what is hard")
     inferencer = SemFlowInferencer(config, checkpoint, device)
     cfg, codec = inferencer.model.cfg, inferencer.semflow.codec
-    synthesizer = inferencer.synthesizer(seed=seed, **synthesis)
-    size = synthesizer.size
+    size = size or cfg.get('synthesis', {}).get('size')
     if size is None:
         raise ValueError(f'{cfg.filename} has no synthesis.size: say how large the '
                          'pictures shall be (--size)')
+    synthesis['seed'] = seed
+    if synthesis.get('base_size') is None:
+        synthesis['size'] = size
+    synthesizer = inferencer.synthesizer(**synthesis)
+    if style is not None:
+        statistics, unread = LatentStatistics.of_pictures(
+            inferencer.semflow, style, style_strength,
+            synthesis.get('base_size') or size)
+        for reason in unread.values():
+            print(f'left out of the style: {reason}', flush=True)
+        synthesizer = inferencer.synthesizer(**synthesis, style=statistics)
     source = innermost(cfg.train_dataloader.dataset)
     label_maps = LabelMaps(source, codec.num_classes, codec.ignore_index)
     labels = None if classes is None else [
@@ -105,6 +125,7 @@ def generate_set(config: Union[str, Path, Config],
         scale=scale or scale_of_training(source),
         flip=flip,
         paste=paste,
+        size=list(size),
         judge=judge and _digest_of(judge[1]),
         min_agreement=min_agreement,
         synthesis=synthesizer.settings)

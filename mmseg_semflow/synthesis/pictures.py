@@ -15,6 +15,7 @@ from mmseg_semflow.flow import PseudoMaskCodec
 
 NOTE = 'mmseg_semflow'
 MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff')
+PICTURE_SUFFIXES = (*MASK_SUFFIXES, '.jpg', '.jpeg', '.webp')
 Palette = Sequence[Sequence[int]]
 
 
@@ -34,19 +35,42 @@ def list_masks(path: Union[str, Path],
         FileNotFoundError: If there is nothing at the path.
         ValueError: If the folder holds no mask.
     """
+    return _list(path, 'masks', MASK_SUFFIXES, out)
+
+
+def list_pictures(path: Union[str, Path]) -> List[Path]:
+    """List the pictures of a folder and its subfolders, or the one file.
+
+    Args:
+        path (str | Path): A folder or a file.
+
+    Returns:
+        List[Path]: Sorted files.
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path.
+        ValueError: If the folder holds no picture.
+    """
+    return _list(path, 'pictures', PICTURE_SUFFIXES)
+
+
+def _list(path: Union[str, Path],
+          what: str,
+          suffixes: Sequence[str],
+          out: Union[str, Path, None] = None) -> List[Path]:
     path = Path(path)
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise FileNotFoundError(f'masks {path}: there is no such file or folder')
-    masks = sorted(
+        raise FileNotFoundError(f'{what} {path}: there is no such file or folder')
+    files = sorted(
         file for file in path.rglob('*')
-        if file.suffix.lower() in MASK_SUFFIXES and file.is_file()
+        if file.suffix.lower() in suffixes and file.is_file()
         and (out is None or Path(out).resolve() not in file.resolve().parents))
-    if not masks:
+    if not files:
         raise ValueError(
-            f'the folder {path} holds no masks ({", ".join(MASK_SUFFIXES)})')
-    return masks
+            f'the folder {path} holds no {what} ({", ".join(suffixes)})')
+    return files
 
 
 def read_label_map(mask: Union[str, Path, np.ndarray],

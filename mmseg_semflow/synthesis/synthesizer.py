@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mmseg_semflow.flow import (
     Generators,
     Network,
+    StepCallback,
     check_num_steps,
     check_tiling,
     seeded_generator,
@@ -33,6 +34,7 @@ from mmseg_semflow.models.processes import DIRECTIONS
 from mmseg_semflow.pixels import resize_labels, to_uint8
 
 from .batches import batches_of_one_size
+from .style import Style
 
 Sides = Tuple[int, int]
 # A label map, int64 of shape (H, W), and which of its samples is wanted.
@@ -178,6 +180,9 @@ class Synthesizer(ImageSampler):
             to its mask and back. Defaults to False.
         noise_gain (bool): Whether :meth:`evaluate` also measures how far apart
             the samples are and what they were made of. Defaults to False.
+        style (Style, optional): What all that is synthesised shall look like;
+            segmentation is left alone. It sees whole latents, also where
+            there are tiles. Defaults to None.
 
     Raises:
         ValueError: If an argument breaks its rule, such as tiles that do not
@@ -198,7 +203,8 @@ class Synthesizer(ImageSampler):
                  batch_size: int = 1,
                  segment_steps: Optional[int] = None,
                  round_trip: bool = False,
-                 noise_gain: bool = False) -> None:
+                 noise_gain: bool = False,
+                 style: Optional[Style] = None) -> None:
         super().__init__(num_samples, seed, size)
         process, codec = semflow.process, semflow.codec
         if solver is None:
@@ -228,22 +234,29 @@ class Synthesizer(ImageSampler):
                 f'{codec.amplitude}: a smaller one gives dim images, a larger '
                 'one overexposed ones (SemFlow, Fig. 8)',
                 stacklevel=2)
+        if style is not None:
+            style.check_model(semflow)
         self.semflow = semflow
         self.num_steps = num_steps
         self.solver = solver
         self.amplitude = amplitude
         self.tiles = dict(tile_size=tile_size, tile_stride=tile_stride)
-        self._wrap = _tiling(semflow.autoencoder.factor, **self.tiles)
+        tiling = _tiling(semflow.autoencoder.factor, **self.tiles)
+        self._wraps = dict(
+            image_to_mask=tiling,
+            mask_to_image=tiling if style is None else _styling(style, tiling))
         self.dtype = dtype
         self.batch_size = batch_size
         self.segment_steps = segment_steps
         self.round_trip = round_trip
         self.noise_gain = noise_gain
+        self.style = style
 
     @property
     def settings(self) -> dict:
         """dict: What the images depend on besides weights and masks."""
         batch = dict(batch_size=self.batch_size) if self.batch_size > 1 else {}
+        style = {} if self.style is None else dict(style=self.style.settings)
         return dict(
             num_steps=self.num_steps,
             solver=self.solver,
@@ -252,7 +265,8 @@ class Synthesizer(ImageSampler):
             size=self.size and list(self.size),
             dtype=self.dtype,
             **{key: tile and list(tile) for key, tile in self.tiles.items()},
-            **batch)
+            **batch,
+            **style)
 
     @property
     def protocol(self) -> str:
@@ -260,9 +274,11 @@ class Synthesizer(ImageSampler):
         segmented = '' if self.segment_steps is None else (
             f', segmented by {self.semflow.process.default_solver} '
             f'{self.segment_steps}')
+        styled = '' if self.style is None else (
+            f', style {" ".join(map(str, self.style.settings.values()))}')
         return (f'{self.num_samples} samples per mask, {self.solver} '
                 f'{self.num_steps}, amplitude {self.amplitude:g}, seed '
-                f'{self.seed}{segmented}')
+                f'{self.seed}{styled}{segmented}')
 
     def perturbed(self, label_map: Tensor, number: int) -> Tensor:
         """Make the pseudo mask from which an image is synthesised.
@@ -289,12 +305,10 @@ class Synthesizer(ImageSampler):
                 range(len(requests)),
                 lambda place: self.size_of(requests[place][0]),
                 self.batch_size):
-            batch = [requests[place] for place in places]
-            masks = torch.cat([
-                self.perturbed(self.resize(label_map), number)
-                for label_map, number in batch
+            made = self._synthesize_batch([
+                (self.resize(label_map), number)
+                for label_map, number in (requests[place] for place in places)
             ])
-            made = self._to_images(masks, [number for _, number in batch])
             images.update(zip(places, to_uint8(made), strict=True))
         return [images[place] for place in range(len(requests))]
 
@@ -311,14 +325,15 @@ class Synthesizer(ImageSampler):
         Returns:
             Tensor: RGB, uint8, shape (N + 1, 3, H, W).
         """
+        direction = DIRECTIONS[int(start > end)]
         with self._autocast():
             states = self.semflow.transport(
                 pixels,
                 self.semflow.process.times(self.num_steps, start, end),
                 self.solver,
                 return_trajectory=True,
-                generators=self._generators(DIRECTIONS[int(start > end)], pixels, [0]),
-                wrap=self._wrap)
+                generators=self._generators(direction, pixels, [0]),
+                wrap=self._wraps[direction])
         return to_uint8(states[:, 0])
 
     @torch.no_grad()
@@ -387,8 +402,15 @@ class Synthesizer(ImageSampler):
                 numbers, pixels.split(1), strict=True)
         ]
 
-    def _to_images(self, pseudo_masks: Tensor,
-                   numbers: Sequence[int]) -> Tensor:
+    def _synthesize_batch(self, batch: Sequence[Request]) -> Tensor:
+        """Synthesise for label maps of one size: pixels, (B, 3, H, W)."""
+        masks = torch.cat([self.perturbed(*request) for request in batch])
+        return self._to_images(masks, [number for _, number in batch])
+
+    def _to_images(self,
+                   pseudo_masks: Tensor,
+                   numbers: Sequence[int],
+                   callback: Optional[StepCallback] = None) -> Tensor:
         with self._autocast():
             return self.semflow.mask_to_image(
                 pseudo_masks,
@@ -396,7 +418,8 @@ class Synthesizer(ImageSampler):
                 self.solver,
                 generators=self._generators('mask_to_image', pseudo_masks,
                                             numbers),
-                wrap=self._wrap)
+                wrap=self._wraps['mask_to_image'],
+                callback=callback)
 
     def _to_mask(self,
                  image: Tensor,
@@ -410,7 +433,7 @@ class Synthesizer(ImageSampler):
                 num_steps,
                 solver,
                 generators=self._generators('image_to_mask', pixels, [0]),
-                wrap=self._wrap)
+                wrap=self._wraps['image_to_mask'])
 
     def _autocast(self) -> ContextManager:
         # Autocast that is switched off would end one of the caller.
@@ -443,6 +466,15 @@ def _tiling(
     window, stride = (
         tuple(p // factor for p in pixels) for pixels in (tile_size, tile_stride))
     return partial(tile_network, window=window, stride=stride)
+
+
+def _styling(
+    style: Style, tiling: Optional[Callable[[Network], Network]]
+) -> Callable[[Network], Network]:
+    """Put a style around the tiles: a tile alone is no picture."""
+    if tiling is None:
+        return style.wrap
+    return lambda network: style.wrap(tiling(network))
 
 
 def image_and_labels(item: dict) -> Tuple[Tensor, Tensor]:

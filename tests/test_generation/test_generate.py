@@ -158,6 +158,32 @@ def test_pictures_below_the_agreement_are_kept_apart_and_counted(
     assert (out / 'rejected.png').is_file()
 
 
+def test_styles_and_fusion_are_settings_of_the_set(make, tmp_path):
+    plain = make('plain')
+    style = make('style', '--style', tmp_path / 'street/img_dir/val')
+    fused = make('fused', '--fusion', 8, 16)
+    for out in (style, fused):
+        settings = json.loads((out / 'settings.json').read_text())
+        assert settings['size'] == [16, 24]
+        images, others = (cv2.imread(str(folder / 'img_dir/train/000000.png'))
+                          for folder in (out, plain))
+        assert images.shape == (16, 24, 3) and (images != others).any()
+        assert (out / 'ann_dir/train/000000.png').read_bytes() == (
+            plain / 'ann_dir/train/000000.png').read_bytes()
+    said = make('style', '--style', tmp_path / 'street/img_dir/val',
+                '--style-strength', 0.5, fails=True)
+    assert "synthesis was {" in said and "'strength': 0.5" in said
+
+
+def test_an_unreadable_style_picture_is_named(run_tool, tmp_path):
+    path = tmp_path / 'street/img_dir/val/9.jpg'
+    path.write_bytes(b'no picture')
+    said = run_tool(
+        'generate_dataset.py', '--out', tmp_path / 'set', '--num-images', 1, *SIZE,
+        '--style', path.parent)
+    assert f'left out of the style: {path}' in said and '1 of 1 pictures' in said
+
+
 def test_an_untrained_model_cannot_judge_itself(run_tool, tmp_path):
     said = run_tool(
         'generate_dataset.py', '--out', tmp_path / 'set', '--num-images', 1,

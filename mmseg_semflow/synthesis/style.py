@@ -1,0 +1,198 @@
+"""Styles: what all synthesised pictures shall look like."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Dict, Optional, Tuple, Union
+
+import torch
+from mmengine.utils import track_iter_progress
+from torch import Tensor, nn
+
+from mmseg_semflow.flow import Condition, Network
+from mmseg_semflow.models import SemFlowModel
+
+from .pictures import list_pictures, read_rgb
+
+# Deviation below which a channel counts as flat, in the units of latents.
+MIN_STD = 1e-5
+
+
+def check_velocity(semflow: SemFlowModel, user: str) -> None:
+    """Raise a ValueError unless a network predicts a rectified flow's velocity.
+
+    Args:
+        semflow (SemFlowModel): The model.
+        user (str): What needs the straight path.
+    """
+    process = semflow.process
+    if process.target != 'velocity' or len(process.outputs) != 1:
+        raise ValueError(
+            f'{user} is derived for networks that predict the velocity of a '
+            f'rectified flow, but that of {type(process).__name__} predicts '
+            f'{process.target}')
+
+
+class Style(ABC):
+    """Change the velocity, so that pictures look in another way."""
+
+    @abstractmethod
+    def wrap(self, network: Network) -> Network:
+        """Make another network of the network.
+
+        Args:
+            network (Callable): Maps the state zt, (B, C, h, w), of whole
+                pictures, the flow time t, float32 in [0, 1] of shape (B, ),
+                and a condition to the velocity.
+
+        Returns:
+            Callable: A network of the same arguments and results.
+        """
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict:
+        """dict: What a picture depends on, as json has it."""
+
+    def check_model(self, semflow: SemFlowModel) -> None:
+        """Raise a ValueError if it does not fit a model."""
+        check_velocity(semflow, type(self).__name__)
+
+
+class LatentStatistics(Style):
+    r"""Give image latents the mean and the deviation of reference pictures.
+
+    Adaptive instance normalisation (Huang and Belongie, ICCV 2017) of the
+    image that the velocity leads to, in every channel, blended by the strength
+    :math:`\alpha`, at every call with t > 0:
+
+    .. math::
+        z_0 = z_t - t v, \quad
+        z_0' = z_0 + \alpha \left(\sigma \frac{z_0 - \mu(z_0)}{\sigma(z_0)}
+        + \mu - z_0\right), \quad
+        v' = \frac{z_t - z_0'}{t}
+
+    At t = 0, where the last stage of a solver of higher order asks, v stays.
+    A channel without deviation gets the mean alone.
+
+    Args:
+        mean (Tensor): Mean of the reference's latents, shape (C, ).
+        std (Tensor): Their deviation about it, at least 0, shape (C, ).
+        strength (float): How much of it, in [0, 1]. Defaults to 1.
+
+    Raises:
+        ValueError: If an argument breaks its rule.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor, strength: float = 1.) -> None:
+        if mean.ndim != 1 or mean.shape != std.shape:
+            raise ValueError('mean and std must be of one shape (C, ), but got '
+                             f'{tuple(mean.shape)} and {tuple(std.shape)}')
+        if not (mean.isfinite().all() and std.isfinite().all()
+                and (std >= 0).all()):
+            raise ValueError('mean and std must be finite and std >= 0, but got '
+                             f'{mean.tolist()} and {std.tolist()}')
+        _check_strength(strength)
+        self.mean = mean
+        self.std = std
+        self.strength = float(strength)
+
+    @classmethod
+    @torch.no_grad()
+    def of_pictures(
+        cls,
+        semflow: SemFlowModel,
+        path: Union[str, Path],
+        strength: float = 1.,
+        size: Optional[Tuple[int, int]] = None
+    ) -> Tuple['LatentStatistics', Dict[str, str]]:
+        """Measure a reference picture, or all of a folder and its subfolders.
+
+        Mean and deviation are those over all cells of all pictures.
+
+        Args:
+            semflow (SemFlowModel): Its autoencoder encodes them.
+            path (str | Path): A file or a folder.
+            strength (float): See the class. Defaults to 1.
+            size (Tuple[int, int], optional): Height and width in pixels to
+                which they are resized first, that of the synthesis. Defaults
+                to None, their own sizes.
+
+        Returns:
+            Tuple[LatentStatistics, Dict[str, str]]: The style, and the pictures
+            that could not be read, with the reason; it is that of all others.
+
+        Raises:
+            FileNotFoundError: If there is nothing at the path.
+            ValueError: If there is no picture that can be read, the strength
+                breaks its rule, or the network of the process does not predict
+                the velocity of a rectified flow.
+        """
+        # Before what takes long.
+        check_velocity(semflow, cls.__name__)
+        _check_strength(strength)
+        failed: Dict[str, str] = {}
+        count, sums = 0, torch.zeros(2, semflow.autoencoder.latent_channels).double()
+        for file in track_iter_progress(list_pictures(path)):
+            try:
+                picture = torch.from_numpy(read_rgb(file))
+            except (ValueError, OSError) as error:
+                failed[str(file)] = str(error)
+                continue
+            levels = picture.permute(2, 0, 1)[None].to(semflow.device).float()
+            if size is not None:
+                levels = nn.functional.interpolate(
+                    levels, tuple(size), mode='bilinear', antialias=True)
+            z0 = semflow.encode(semflow.codec.normalize(levels))
+            cells = z0[0].flatten(1).cpu().double()
+            sums += torch.stack([cells.sum(1), cells.square().sum(1)])
+            count += cells.shape[1]
+        if not count:
+            raise ValueError(f'style {path} holds no picture that can be read: '
+                             f'{next(iter(failed.values()))}')
+        mean, square = sums / count
+        std = (square - mean.square()).clamp(min=0).sqrt()
+        return cls(mean.float(), std.float(), strength), failed
+
+    @property
+    def settings(self) -> dict:
+        """dict: See :attr:`Style.settings`."""
+        # In thousandths: another device adds up in another order.
+        numbers = 1000 * torch.stack([self.mean, self.std]).cpu().double()
+        digest = hashlib.sha256(numbers.round().long().numpy().tobytes())
+        return dict(
+            type=type(self).__name__,
+            strength=self.strength,
+            statistics=digest.hexdigest()[:16])
+
+    def check_model(self, semflow: SemFlowModel) -> None:
+        """See :meth:`Style.check_model`."""
+        super().check_model(semflow)
+        channels = semflow.autoencoder.latent_channels
+        if len(self.mean) != channels:
+            raise ValueError(
+                f'the style must have the statistics of {channels} channels, as '
+                f'the latents of the model, but got {len(self.mean)}')
+
+    def wrap(self, network: Network) -> Network:
+        """See :meth:`Style.wrap`."""
+
+        def styled(zt: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
+            velocity = network(zt, t, condition)
+            s = t.view(-1, 1, 1, 1)
+            z0 = zt - s * velocity
+            change = self.strength * (self._normalize(z0) - z0)
+            return velocity - change / s.masked_fill(s == 0, torch.inf)
+
+        return styled
+
+    def _normalize(self, z0: Tensor) -> Tensor:
+        own_std, own_mean = torch.std_mean(
+            z0, (-2, -1), unbiased=False, keepdim=True)
+        mean, std = (x.to(z0).view(-1, 1, 1) for x in (self.mean, self.std))
+        return (z0 - own_mean) / own_std.clamp(min=MIN_STD) * std + mean
+
+
+def _check_strength(strength: float) -> None:
+    if not 0 <= strength <= 1:
+        raise ValueError(f'strength must be in [0, 1], but got {strength}')
