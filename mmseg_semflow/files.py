@@ -1,5 +1,6 @@
 """Files that are whole at any moment."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -84,6 +85,15 @@ def written_whole(path: Union[str, Path],
         if overwrite and path.is_dir():
             path.rename(Path(scratch) / 'old')
         os.replace(new, path)
+
+
+def digest_of(path: Union[str, Path]) -> str:
+    """Compute the beginning of the SHA-256 of a file, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while part := file.read(2**24):
+            digest.update(part)
+    return digest.hexdigest()[:16]
 
 
 def _free(folder: Path) -> str:

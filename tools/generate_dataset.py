@@ -42,10 +42,10 @@ def parse_args() -> argparse.Namespace:
         help='of --choose rare: the only classes to choose; default: all')
     masks.add_argument(
         '--scale', type=float, nargs=2, metavar=('MIN', 'MAX'),
-        help='how much larger than its crop a mask is; default: the ratio_range of '
-        "the config's RandomResize, or 1 1")
+        help='how much larger than its crop a mask is; default: as the RandomResize '
+        'of the training has it, or 1 1')
     masks.add_argument(
-        '--flip', type=float, default=0.5, help='probability; default: 0.5')
+        '--flip', type=float, help='probability; default: that of the training')
     masks.add_argument(
         '--paste', type=int, default=0,
         help='objects of other masks to paste, at most, chosen by rare classes; '

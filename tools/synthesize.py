@@ -6,7 +6,6 @@ Example:
 """
 
 import argparse
-import hashlib
 import sys
 
 from _startup import imports, run
@@ -78,6 +77,7 @@ def main() -> None:
         raise ValueError('--fusion has windows of its own size: leave out --tile-size')
     with imports():
         from mmseg_semflow.apis import SemFlowInferencer
+        from mmseg_semflow.files import digest_of
         from mmseg_semflow.synthesis import LatentStatistics
         from mmseg_semflow.synthesis.folder import synthesize_folder
     inferencer = SemFlowInferencer(args.config, args.checkpoint, args.device)
@@ -105,13 +105,9 @@ def main() -> None:
     def read(path):
         return inferencer.read(path, palette, args.reduce_zero_label)
 
-    weights = hashlib.sha256()
-    with open(args.checkpoint, 'rb') as file:
-        while part := file.read(2**24):
-            weights.update(part)
     failed = synthesize_folder(
         synthesizer, read, args.masks, args.out, args.overwrite,
-        dict(weights=weights.hexdigest()[:16]))
+        dict(weights=digest_of(args.checkpoint)))
     for reason in unread.values():
         print(f'left out of the style: {reason}', file=sys.stderr)
     for reason in failed.values():

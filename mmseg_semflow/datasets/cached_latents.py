@@ -123,30 +123,42 @@ class TrainingViews:
 
         Returns:
             dict: ``pipeline``, without the probability of the flip where both
-            flips are cached; ``num_views`` if there is one; and ``dataset``:
-            its type, classes, number of images and ``files``, the SHA-256 of
-            the sizes of all images and label maps and their names relative to
-            ``data_root``, in order.
+            flips are cached; ``num_views`` if there is one; and ``dataset``,
+            see :func:`dataset_key`.
         """
-        digest = hashlib.sha256()
-        root = self.dataset.data_root or '.'
-        for index in range(len(self)):
-            info = self.dataset.get_data_info(index)
-            for path in (info['img_path'], info['seg_map_path']):
-                name = Path(os.path.relpath(path, root)).as_posix()
-                digest.update(repr((name, os.path.getsize(path))).encode())
-        meta = self.dataset.metainfo
         return as_json(
             dict(
                 pipeline=self._pipeline,
                 **(dict(num_views=self.num_views) if self.num_views else {}),
-                dataset=dict(
-                    type=type(self.dataset).__name__,
-                    classes=meta.get('classes'),
-                    label_map=meta.get('label_map'),
-                    reduce_zero_label=meta.get('reduce_zero_label'),
-                    num_images=len(self),
-                    files=digest.hexdigest())))
+                dataset=dataset_key(self.dataset)))
+
+
+def dataset_key(dataset: BaseSegDataset) -> dict:
+    """Tell what the pairs of a dataset depend on.
+
+    Args:
+        dataset (BaseSegDataset): The dataset, or several of them concatenated.
+
+    Returns:
+        dict: Its type, classes, number of images and ``files``, the SHA-256 of
+        the sizes of all images and label maps and their names relative to
+        ``data_root``, in order.
+    """
+    digest = hashlib.sha256()
+    root = getattr(dataset, 'data_root', None) or '.'
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        for path in (info['img_path'], info['seg_map_path']):
+            name = Path(os.path.relpath(path, root)).as_posix()
+            digest.update(repr((name, os.path.getsize(path))).encode())
+    meta = dataset.metainfo
+    return dict(
+        type=type(dataset).__name__,
+        classes=meta.get('classes'),
+        label_map=meta.get('label_map'),
+        reduce_zero_label=meta.get('reduce_zero_label'),
+        num_images=len(dataset),
+        files=digest.hexdigest())
 
 
 def _with_flip(transform: Any, flip: bool) -> Any:

@@ -20,7 +20,7 @@ class CamVidDataset(CheckedLayout, BaseSegDataset):
     Images are ``.jpg`` in ``img_dir/{train,val,test}`` and label maps
     ``.png`` in ``ann_dir/{train,val,test}``, with labels 0 to 10 and 255 for
     void. The first part of a file's name is the drive it was taken on: 0001TP (at
-    dusk), 0006R0, 0016E5, and in the test set Seq05VD. ``filter_cfg`` can choose:
+    dusk), 0006R0, 0016E5, Seq05VD (in the test set alone). ``filter_cfg`` can choose:
     ``dict(sequences=['0001TP', '0006R0'])``.
 
     Args:

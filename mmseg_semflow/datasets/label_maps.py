@@ -1,41 +1,44 @@
 """The label maps of a dataset, and how often every class occurs in them."""
 
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Union
 
 import numpy as np
+from mmengine.dataset import ConcatDataset
 from mmengine.utils import track_iter_progress
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
+
+from .unreadable import UnreadableImageError, naming_damaged_files
 
 
 class LabelMaps:
     """The label maps of a dataset of mmsegmentation, read when asked for.
 
     Args:
-        dataset (dict | BaseSegDataset): The dataset, or its config; of its
-            pipeline nothing is used.
+        dataset (dict | BaseSegDataset | ConcatDataset): The dataset, or its
+            config; of its pipeline nothing is used.
         num_classes (int): Number of classes K.
         ignore_index (int): The label of void. Defaults to 255.
 
     Raises:
-        ValueError: If it is not a ``BaseSegDataset``, or holds nothing.
+        ValueError: If it is none of these, or holds nothing.
     """
 
     def __init__(self,
-                 dataset: Union[dict, BaseSegDataset],
+                 dataset: Union[dict, BaseSegDataset, ConcatDataset],
                  num_classes: int,
                  ignore_index: int = 255) -> None:
         if isinstance(dataset, dict):
-            dataset = DATASETS.build(dict(dataset, pipeline=[]))
-        if not isinstance(dataset, BaseSegDataset):
+            dataset = DATASETS.build(dataset)
+        if not isinstance(dataset, (BaseSegDataset, ConcatDataset)):
             raise ValueError('label maps can be taken from a dataset of '
-                             'mmsegmentation, a BaseSegDataset, but got '
-                             f'{type(dataset).__name__}')
+                             'mmsegmentation, a BaseSegDataset, or several that are '
+                             f'concatenated, but got {type(dataset).__name__}')
         if not len(dataset):
-            raise ValueError(f'{type(dataset).__name__} holds no label maps in '
-                             f'{dataset.data_root}')
+            raise ValueError(f'{type(dataset).__name__} holds no label maps')
         self.dataset = dataset
         self._load = TRANSFORMS.build(dict(type='mmseg.LoadAnnotations'))
         self.num_classes = num_classes
@@ -64,9 +67,11 @@ class LabelMaps:
 
         Raises:
             ValueError: If it has any other label. The file is named.
+            UnreadableImageError: If it is damaged.
         """
-        info = self.dataset.get_data_info(index)
-        label_map = self._load(info)['gt_seg_map'].astype(np.uint8)
+        with naming_damaged_files():
+            loaded = self._load(self.dataset.get_data_info(index))
+        label_map = loaded['gt_seg_map'].astype(np.uint8)
         wrong = np.unique(label_map[(label_map >= self.num_classes)
                                     & (label_map != self.ignore_index)])
         if len(wrong):
@@ -77,12 +82,15 @@ class LabelMaps:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """np.ndarray: Pixels of every class in every map, int64, shape (N, K)."""
+        """np.ndarray: Pixels of every class in every map, int64, shape (N, K).
+
+        Damaged maps have none.
+        """
         print('counting the pixels of every class', flush=True)
-        counts = np.stack([
-            class_pixels(self[index], self.num_classes)
-            for index in track_iter_progress(range(len(self)))
-        ])
+        counts = np.zeros((len(self), self.num_classes), np.int64)
+        for index in track_iter_progress(range(len(self))):
+            with suppress(UnreadableImageError):
+                counts[index] = class_pixels(self[index], self.num_classes)
         print(flush=True)
         return counts
 

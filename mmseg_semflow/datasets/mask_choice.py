@@ -11,8 +11,8 @@ from .seeded import MASK_CHOICE
 MIN_SHARE = 3000 / 512**2
 
 
-def generator(kind: int, seed: int, number: int) -> np.random.Generator:
-    """Make the random numbers of one picture of a set: kind, seed, number."""
+def numbers_of(kind: int, seed: int, number: int) -> np.random.Generator:
+    """Make the source of randomness of one draw: of a kind, a seed, a number."""
     return np.random.default_rng(np.random.SeedSequence((kind, seed, number)))
 
 
@@ -22,6 +22,8 @@ class MaskChoice(ABC):
     Args:
         counts (np.ndarray): Pixels of every class in every map, shape (N, K).
         seed (int): Seed of the set, at least 0.
+        kind (int): What it is for, so that two of one seed draw other numbers.
+            Defaults to ``MASK_CHOICE``.
 
     Attributes:
         most (int, optional): How many pictures it has maps for; None, any number.
@@ -29,11 +31,15 @@ class MaskChoice(ABC):
 
     most: Optional[int] = None
 
-    def __init__(self, counts: np.ndarray, seed: int = 0) -> None:
+    def __init__(self,
+                 counts: np.ndarray,
+                 seed: int = 0,
+                 kind: int = MASK_CHOICE) -> None:
         if seed < 0:
             raise ValueError(f'seed must be >= 0, but got {seed}')
         self.counts = counts
         self.seed = seed
+        self.kind = kind
 
     @abstractmethod
     def __call__(self, number: int) -> Tuple[int, Optional[int]]:
@@ -77,6 +83,7 @@ class RareClassChoice(MaskChoice):
             to 3000 of 512 x 512.
         classes (Sequence[int], optional): The only classes to choose. Defaults
             to None, all.
+        kind (int): See :class:`MaskChoice`. Defaults to ``MASK_CHOICE``.
 
     Raises:
         ValueError: If an argument breaks its rule, or no map holds one of
@@ -88,8 +95,9 @@ class RareClassChoice(MaskChoice):
                  seed: int = 0,
                  temperature: float = 0.01,
                  min_share: float = MIN_SHARE,
-                 classes: Optional[Sequence[int]] = None) -> None:
-        super().__init__(counts, seed)
+                 classes: Optional[Sequence[int]] = None,
+                 kind: int = MASK_CHOICE) -> None:
+        super().__init__(counts, seed, kind)
         if not temperature > 0:
             raise ValueError(f'temperature must be > 0, but got {temperature}')
         if not 0 <= min_share <= 1:
@@ -117,7 +125,7 @@ class RareClassChoice(MaskChoice):
 
     def __call__(self, number: int) -> Tuple[int, Optional[int]]:
         """See :meth:`MaskChoice.__call__`."""
-        rng = generator(MASK_CHOICE, self.seed, number)
+        rng = numbers_of(self.kind, self.seed, number)
         label = int(rng.choice(len(self.probabilities), p=self.probabilities))
         return int(rng.choice(self._maps[label])), label
 
@@ -138,7 +146,7 @@ class EveryMaskChoice(MaskChoice):
                  times: Optional[Sequence[int]] = None) -> None:
         super().__init__(counts, seed)
         maps = np.repeat(np.arange(len(counts)), 1 if times is None else times)
-        self._maps = generator(MASK_CHOICE, seed, 0).permutation(maps)
+        self._maps = numbers_of(self.kind, seed, 0).permutation(maps)
         self.most = len(maps)
 
     def __call__(self, number: int) -> Tuple[int, Optional[int]]:

@@ -4,9 +4,10 @@ from typing import Any, Optional, Sequence, Sized
 
 from mmengine.registry import DATA_SAMPLERS
 
+from .cached_latents import CachedLatentsDataset
 from .label_maps import LabelMaps
 from .mask_choice import MIN_SHARE, RareClassChoice
-from .seeded import SeededSampler
+from .seeded import SeededDataset, SeededSampler
 
 
 @DATA_SAMPLERS.register_module()
@@ -18,8 +19,8 @@ class RareClassSampler(SeededSampler):
     ``train_dataloader = dict(sampler=dict(type='RareClassSampler'))``.
 
     Args:
-        dataset (Sized): A dataset of mmsegmentation, or what holds one as
-            ``dataset``.
+        dataset (Sized): A dataset of mmsegmentation, several concatenated, or
+            their cached latents.
         seed (int): Seed of the training, the same on all ranks.
         temperature (float): The smaller, the rarer classes. Defaults to 0.01.
         min_share (float): See :class:`RareClassChoice`. Defaults to 3000 of
@@ -44,9 +45,9 @@ class RareClassSampler(SeededSampler):
                              f'but got {shuffle}')
         super().__init__(dataset, seed, shuffle)
         inner: Any = dataset
-        while hasattr(inner, 'dataset'):
+        while isinstance(inner, (SeededDataset, CachedLatentsDataset)):
             inner = inner.dataset
-        names = list(inner.metainfo['classes'])
+        names = list(dataset.metainfo['classes'])
         for name in classes or ():
             if name not in names:
                 raise ValueError('classes of RareClassSampler must be of '

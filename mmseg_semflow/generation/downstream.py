@@ -127,10 +127,13 @@ class Downstream:
         self._shrink()
         self.num_generated = len(self._generated)
         self.repeats = _repeats(self.num_real, self.num_generated)
-        self._generated_cfg.pipeline = self._real_cfg.pipeline
         if distort:
-            self._real_cfg.pipeline = self._generated_cfg.pipeline = _distorted(
-                self._real_cfg.pipeline)
+            self._real_cfg.pipeline = _distorted(self._real_cfg.pipeline)
+        # Whatever the real labels are like, in those of a set 0 is a class.
+        self._generated_cfg.pipeline = [
+            {k: v for k, v in transform.items() if k != 'reduce_zero_label'}
+            for transform in self._real_cfg.pipeline
+        ]
 
     def _check_classes(self) -> None:
         classes, found = (

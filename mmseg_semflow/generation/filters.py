@@ -1,6 +1,6 @@
 """What of a generated picture its mask is true of."""
 
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from mmseg.apis import inference_model, init_model
 from torch import nn
 
 from mmseg_semflow.datasets.label_maps import class_pixels
-from mmseg_semflow.models import SemFlowModel
+from mmseg_semflow.synthesis import Synthesizer
 
 TOLERANCE = 1.25  # FreeMask, Sec. 3.3
 
@@ -53,7 +53,6 @@ class LossFilter:
         self.tolerance = tolerance
         self.class_losses: Optional[np.ndarray] = None
 
-    @torch.no_grad()
     def losses(self, image: np.ndarray, label_map: np.ndarray) -> np.ndarray:
         """Compute the cross-entropy at every pixel.
 
@@ -67,10 +66,11 @@ class LossFilter:
         with DefaultScope.overwrite_default_scope('mmseg'):
             result = inference_model(
                 self.network, np.ascontiguousarray(image[..., ::-1]))
+        logits = result.seg_logits.data[None].float()
         labels = torch.from_numpy(label_map.astype(np.int64))[None]
-        logits = result.seg_logits.data[None].float().cpu()
         return nn.functional.cross_entropy(
-            logits, labels, ignore_index=255, reduction='none')[0].numpy()
+            logits, labels.to(logits.device), ignore_index=255,
+            reduction='none')[0].cpu().numpy()
 
     def fit(self, pairs: Sequence[Tuple[np.ndarray, np.ndarray]]) -> None:
         """Learn the mean loss of every class on real pictures.
@@ -125,24 +125,26 @@ class CycleFilter:
     """Judge a picture by the labels that the model's own flow finds on it.
 
     Args:
-        semflow (SemFlowModel): The model.
-        min_agreement (float, optional): Pictures below it are rejected. Defaults
-            to None: :meth:`fit` calibrates it.
+        synthesizer (Synthesizer): Of the model; it segments as it synthesises, in
+            tiles where it has them.
         num_steps (int): Steps of the segmentation. Defaults to 1.
+
+    Raises:
+        ValueError: If the model's process does not lead to masks.
     """
 
-    def __init__(self,
-                 semflow: SemFlowModel,
-                 min_agreement: Optional[float] = None,
-                 num_steps: int = 1) -> None:
-        if min_agreement is not None and not 0 <= min_agreement <= 1:
-            raise ValueError('min_agreement must be in [0, 1], but got '
-                             f'{min_agreement}')
-        self.semflow = semflow
-        self.min_agreement = min_agreement
+    def __init__(self, synthesizer: Synthesizer, num_steps: int = 1) -> None:
+        semflow = synthesizer.semflow
+        semflow.process.check_direction('image_to_mask', type(self).__name__)
+        self.synthesizer = synthesizer
+        self.num_classes = semflow.codec.num_classes
         self.num_steps = num_steps
 
-    @torch.no_grad()
+    def segment(self, image: np.ndarray) -> np.ndarray:
+        """Label a picture, RGB, uint8, shape (H, W, 3): (H, W)."""
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        return self.synthesizer.segment(pixels, self.num_steps).cpu().numpy()
+
     def __call__(self, image: np.ndarray, label_map: np.ndarray) -> dict:
         """Compare a picture with its mask.
 
@@ -153,24 +155,24 @@ class CycleFilter:
         Returns:
             dict: See :func:`agreement`.
         """
-        semflow = self.semflow
-        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(semflow.device)
-        pseudo_mask = semflow.image_to_mask(
-            semflow.codec.normalize(pixels.float()), self.num_steps)
-        found = semflow.codec.decode(pseudo_mask)[0].cpu().numpy()
-        return agreement(found, label_map, semflow.codec.num_classes)
+        return agreement(self.segment(image), label_map, self.num_classes)
 
-    def fit(self, pairs: Sequence) -> float:
-        """Calibrate on real pictures, see :func:`agreement_threshold`."""
-        pairs = list(pairs)
-        own = [self(*pair)['agreement'] for pair in pairs]
-        others = [
-            self(image, label_map)['agreement']
-            for (image, _), (_, label_map) in zip(
-                pairs, pairs[1:] + pairs[:1], strict=True)
-        ]
-        self.min_agreement = agreement_threshold(own, others)
-        return self.min_agreement
+    def threshold(self, pairs: Iterable[Tuple[np.ndarray, np.ndarray]]) -> float:
+        """Calibrate on real pictures, see :func:`agreement_threshold`.
+
+        Args:
+            pairs (Iterable): At least two of them, see :meth:`__call__`.
+
+        Returns:
+            float: From which agreement on a picture shows its mask.
+        """
+        known = [(self.segment(image), label_map) for image, label_map in pairs]
+        own, others = (
+            [
+                agreement(found, label_map, self.num_classes)['agreement']
+                for (found, _), (_, label_map) in zip(known, masks, strict=True)
+            ] for masks in (known, known[1:] + known[:1]))
+        return agreement_threshold(own, others)
 
 
 def agreement(found: np.ndarray, label_map: np.ndarray,

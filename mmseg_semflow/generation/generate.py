@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
@@ -10,17 +11,19 @@ from mmengine.config import Config
 
 from mmseg_semflow.apis import SemFlowInferencer
 from mmseg_semflow.apis.loading import innermost
+from mmseg_semflow.datasets.cached_latents import dataset_key
 from mmseg_semflow.datasets.label_maps import LabelMaps
 from mmseg_semflow.datasets.mask_choice import (
     EveryMaskChoice,
     RareClassChoice,
     times_by_hardness,
 )
-from mmseg_semflow.files import write_bytes
+from mmseg_semflow.datasets.seeded import MASK_CHOICE, PASTE_CHOICE
+from mmseg_semflow.files import digest_of, write_bytes
 from mmseg_semflow.synthesis import LatentStatistics
 
 from .filters import CycleFilter, LossFilter
-from .labelled_set import LabelledSet, RealPairs, claim_folder
+from .labelled_set import LabelledSet, RealPairs, check_folder, claim_folder
 from .views import MaskViews
 
 CHOICES = ('rare', 'each', 'hard')
@@ -37,7 +40,7 @@ def generate_set(config: Union[str, Path, Config],
                  temperature: float = 0.01,
                  classes: Optional[Sequence[str]] = None,
                  scale: Optional[Tuple[float, float]] = None,
-                 flip: float = 0.5,
+                 flip: Optional[float] = None,
                  paste: int = 0,
                  size: Optional[Sequence[int]] = None,
                  style: Union[str, Path, None] = None,
@@ -64,8 +67,9 @@ def generate_set(config: Union[str, Path, Config],
         classes (Sequence[str], optional): Names of the classes that are chosen.
             Defaults to None, all.
         scale (Tuple[float, float], optional): See :class:`MaskViews`. Defaults to
-            None, the ``ratio_range`` of the training's RandomResize, or (1, 1).
-        flip (float): See :class:`MaskViews`. Defaults to 0.5.
+            None, see :func:`scale_of_training`.
+        flip (float, optional): See :class:`MaskViews`. Defaults to None, that of
+            the training's RandomFlip, whose ``swap_seg_labels`` are swapped.
         paste (int): See :class:`MaskViews`. Defaults to 0.
         size (Sequence[int], optional): Height and width of the pictures. Defaults
             to None, ``synthesis.size`` of the config.
@@ -74,8 +78,9 @@ def generate_set(config: Union[str, Path, Config],
         style_strength (float): How much of it, in [0, 1]. Defaults to 1.
         judge (Tuple[str, str], optional): Config and checkpoint of a
             :class:`LossFilter`. Defaults to None.
-        min_agreement (float, optional): See :class:`CycleFilter`. Defaults to
-            None.
+        min_agreement (float, optional): Pictures of which the model's own
+            segmentation finds less are rejected. Defaults to None: calibrated, see
+            :meth:`CycleFilter.threshold`.
         device (str, optional): Defaults to None, a GPU if there is one.
         rank (int): Which of ``world_size`` processes this is. Defaults to 0.
         world_size (int): Number of processes. Defaults to 1.
@@ -111,95 +116,160 @@ def generate_set(config: Union[str, Path, Config],
         for reason in unread.values():
             print(f'left out of the style: {reason}', flush=True)
         synthesizer = inferencer.synthesizer(**synthesis, style=statistics)
+    if codec.ignore_index != 255:
+        raise ValueError('the labels of a set have 255 for void, but ignore_index of '
+                         f'the codec is {codec.ignore_index}')
+    if min_agreement is not None and not 0 <= min_agreement <= 1:
+        raise ValueError(f'min_agreement must be in [0, 1], but got {min_agreement}')
     source = innermost(cfg.train_dataloader.dataset)
-    label_maps = LabelMaps(source, codec.num_classes, codec.ignore_index)
+    label_maps = LabelMaps(source, codec.num_classes)
     labels = None if classes is None else [
         _index_of(name, inferencer.classes) for name in classes
     ]
+    own_flip, swapped = flip_of_training(source)
+    semflow = cfg.model.semflow
     settings = dict(
-        weights=_digest_of(checkpoint),
-        masks=_names_digest(label_maps),
+        weights=digest_of(checkpoint),
+        model=_digest([
+            semflow.get(part) for part in ('codec', 'process', 'wrappers', 'refiner')
+        ]),
+        masks=dataset_key(label_maps.dataset),
         choose=choose,
         temperature=temperature,
         classes=labels,
-        scale=scale or scale_of_training(source),
-        flip=flip,
+        scale=scale or scale_of_training(source, label_maps[0].shape, size),
+        flip=own_flip if flip is None else flip,
+        swapped=swapped,
         paste=paste,
         size=list(size),
-        judge=judge and _digest_of(judge[1]),
-        min_agreement=min_agreement,
+        judge=judge and [_digest(Config.fromfile(judge[0])), digest_of(judge[1])],
         synthesis=synthesizer.settings)
+    fitted = Path(out, 'fitted.json')
+    known = _read_fitted(fitted, settings)
+    if known is not None:
+        label_maps.counts = np.array(known['counts'])
+
     # All that can be wrong is looked at before anything is written.
-    rare = RareClassChoice(label_maps.counts, seed, temperature, classes=labels)
-    views = MaskViews(
-        label_maps, rare, size, settings['scale'], flip, paste, rare)
-    if choose == 'each':
-        views.choice = EveryMaskChoice(label_maps.counts, seed)
+    rare, paste_from = (
+        RareClassChoice(
+            label_maps.counts, seed, temperature, classes=labels, kind=kind)
+        for kind in (MASK_CHOICE, PASTE_CHOICE))
+    views = MaskViews(label_maps, rare, size, settings['scale'], settings['flip'],
+                      swapped, paste, paste_from)
+    if choose != 'rare':
+        # How often each is drawn: in all the same, whichever is hard.
+        times = None if choose == 'each' else times_by_hardness(
+            range(len(label_maps)))
+        views.choice = EveryMaskChoice(label_maps.counts, seed, times)
     views.choice.check(num_images)
-    cycle = CycleFilter(inferencer.semflow, min_agreement)
+    cycle = CycleFilter(synthesizer)
     losses = None if judge is None else LossFilter(
         *judge, inferencer.classes, str(inferencer.semflow.device))
 
-    claim_folder(out, settings)
-    hardness = _fit(Path(out, 'fitted.json'), label_maps, size, cycle, losses)
+    if rank:
+        known = _wait_for_fitted(fitted, settings)
+    elif known is None or (min_agreement is None and known['threshold'] is None):
+        check_folder(out, settings)
+        known = _fit(label_maps, size, cycle, losses, min_agreement is None)
+        claim_folder(out, settings)
+        write_bytes(fitted, json.dumps(dict(known, set=_digest(settings))).encode())
+    if losses is not None:
+        losses.class_losses = np.array(known['class_losses'])
     if choose == 'hard':
         views.choice = EveryMaskChoice(
-            label_maps.counts, seed, times_by_hardness(hardness))
-        views.choice.check(num_images)
+            label_maps.counts, seed, times_by_hardness(known['hardness']))
     labelled = LabelledSet(out, views, synthesizer, inferencer.classes,
                            inferencer.palette, settings, cycle, losses)
     labelled.generate(num_images, rank, world_size)
-    return labelled.finish(num_images)
+    return labelled.finish(
+        num_images, known['threshold'] if min_agreement is None else min_agreement)
 
 
-def scale_of_training(dataset: dict) -> Tuple[float, float]:
+def scale_of_training(dataset: dict, sides: Sequence[int],
+                      size: Sequence[int]) -> Tuple[float, float]:
     """Tell by how much a training set enlarges its pictures at random.
+
+    Args:
+        dataset (dict): Its config.
+        sides (Sequence[int]): Height and width of its label maps.
+        size (Sequence[int]): Height and width of the crops.
+
+    Returns:
+        Tuple[float, float]: The range of its RandomResize, relative to what just
+        covers the crops; (1, 1) where there is none, and factors below 1, which
+        leave borders, become 1.
+    """
+    for transform in dataset.get('pipeline', ()):
+        if transform['type'] == 'RandomResize' and 'ratio_range' in transform:
+            scale = transform['scale']
+            resized = min(max(scale) / max(sides), min(scale) / min(sides))
+            covering = max(
+                crop / side for crop, side in zip(size, sides, strict=True))
+            return tuple(
+                max(round(ratio * resized / covering, 2), 1.)
+                for ratio in transform['ratio_range'])
+    return 1., 1.
+
+
+def flip_of_training(dataset: dict) -> Tuple[float, List[Tuple[int, int]]]:
+    """Tell how often a training set mirrors its pictures.
 
     Args:
         dataset (dict): Its config.
 
     Returns:
-        Tuple[float, float]: The ``ratio_range`` of its RandomResize; (1, 1) where
-        there is none, and factors below 1, which leave borders, become 1.
+        Tuple[float, List[Tuple[int, int]]]: The probability of its RandomFlip, 0
+        where there is none, and the labels that a flip changes for each other.
     """
     for transform in dataset.get('pipeline', ()):
-        if transform['type'] == 'RandomResize' and 'ratio_range' in transform:
-            low, high = transform['ratio_range']
-            return max(low, 1.), max(high, 1.)
-    return 1., 1.
+        if transform['type'] == 'RandomFlip' and \
+                transform.get('direction', 'horizontal') == 'horizontal' and \
+                isinstance(transform.get('prob'), (int, float)):
+            pairs = transform.get('swap_seg_labels') or []
+            return transform['prob'], [tuple(pair) for pair in pairs]
+    return 0., []
 
 
-def _fit(path: Path, label_maps: LabelMaps, size: Sequence[int],
-         cycle: CycleFilter, losses: Optional[LossFilter]) -> List[float]:
-    """Fit the filters on real pictures, or read what an earlier call found."""
-    if path.is_file():
-        found = json.loads(path.read_text())
-        cycle.min_agreement = found['min_agreement']
-        if losses is not None:
-            losses.class_losses = np.array(found['class_losses'])
-        return found['hardness']
+def _fit(label_maps: LabelMaps, size: Sequence[int], cycle: CycleFilter,
+         losses: Optional[LossFilter], calibrate: bool) -> dict:
+    """Learn what the filters need of real pictures."""
     every = range(len(label_maps))
-    if cycle.min_agreement is None:
+    threshold, class_losses, hardness = None, None, []
+    if calibrate:
         print('calibrating the agreement on real pictures', flush=True)
         step = max(len(label_maps) // CALIBRATION, 1)
-        threshold = cycle.fit(RealPairs(label_maps, size, every[::step]))
-        print(f'pictures whose agreement is below {threshold:.3f} are rejected',
+        threshold = cycle.threshold(RealPairs(label_maps, size, every[::step]))
+        print(f'pictures whose agreement is below {threshold:.3f} will be rejected',
               flush=True)
-    hardness: List[float] = []
     if losses is not None:
         print('measuring the losses of real pictures', flush=True)
         losses.fit(RealPairs(label_maps, size, every))
         print(flush=True)
+        class_losses = losses.class_losses.tolist()
         hardness = losses.hardness(label_maps.counts).tolist()
-    write_bytes(
-        path,
-        json.dumps(
-            dict(
-                min_agreement=cycle.min_agreement,
-                class_losses=None if losses is None else
-                losses.class_losses.tolist(),
-                hardness=hardness)).encode())
-    return hardness
+    return dict(
+        counts=label_maps.counts.tolist(),
+        threshold=threshold,
+        class_losses=class_losses,
+        hardness=hardness)
+
+
+def _read_fitted(path: Path, settings: dict) -> Optional[dict]:
+    """Read what an earlier call learned for the same settings."""
+    if path.is_file():
+        known = json.loads(path.read_text())
+        if known.get('set') == _digest(settings):
+            return known
+    return None
+
+
+def _wait_for_fitted(path: Path, settings: dict) -> dict:
+    """Wait for the first process, which learns it for all."""
+    while True:
+        known = _read_fitted(path, settings)
+        if known is not None:
+            return known
+        time.sleep(0.2)
 
 
 def _index_of(name: str, classes: Sequence[str]) -> int:
@@ -208,17 +278,6 @@ def _index_of(name: str, classes: Sequence[str]) -> int:
     return list(classes).index(name)
 
 
-def _digest_of(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while part := file.read(2**24):
-            digest.update(part)
-    return digest.hexdigest()[:16]
-
-
-def _names_digest(label_maps: LabelMaps) -> str:
-    """Tell the label maps apart by their number, names and sizes."""
-    names = [(label_maps.path(index).name, label_maps.path(index).stat().st_size)
-             for index in range(len(label_maps))]
-    digest = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
-    return f'{len(label_maps)} maps {digest}'
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Union
@@ -13,7 +14,7 @@ from mmengine.utils import ProgressBar
 
 from mmseg_semflow.apis.tables import to_markdown
 from mmseg_semflow.datasets.label_maps import LabelMaps, class_pixels
-from mmseg_semflow.files import PARTIAL, write_bytes
+from mmseg_semflow.files import write_bytes
 from mmseg_semflow.pixels import paint
 from mmseg_semflow.synthesis import Synthesizer
 from mmseg_semflow.synthesis.gallery import to_grid
@@ -28,8 +29,8 @@ from mmseg_semflow.synthesis.pictures import (
 from .filters import CycleFilter, LossFilter
 from .views import MaskViews, enlarge
 
-SPLIT, REJECTED = '', 'rejected'
-SHOWN = 24
+KEPT, REJECTED = '', 'rejected'
+SHOWN, SHEET_WIDTH = 24, 320
 
 
 class RealPairs(Sequence):
@@ -64,8 +65,8 @@ class RealPairs(Sequence):
                 np.ascontiguousarray(label_map[window]))
 
 
-def claim_folder(out: Union[str, Path], settings: dict) -> None:
-    """Write what a set depends on, or check that a folder is of the same.
+def check_folder(out: Union[str, Path], settings: dict) -> None:
+    """Check that a folder is free, or of a set of the same settings.
 
     Args:
         out (str | Path): The folder.
@@ -77,20 +78,28 @@ def claim_folder(out: Union[str, Path], settings: dict) -> None:
     """
     out = Path(out)
     path = out / 'settings.json'
-    settings = json.loads(json.dumps(settings))
     if path.is_file():
-        found = json.loads(path.read_text())
-        for key in {**settings, **found}:
-            if found.get(key) != settings.get(key):
+        found, wanted = json.loads(path.read_text()), _as_json(settings)
+        for key in {**wanted, **found}:
+            if found.get(key) != wanted.get(key):
                 raise ValueError(
                     f'{out} holds a set of other settings: {key} was '
-                    f'{found.get(key)!r} and is {settings.get(key)!r} now. Choose '
+                    f'{found.get(key)!r} and is {wanted.get(key)!r} now. Choose '
                     'another folder (--out)')
-    elif out.is_dir() and any(
-            entry.suffix != PARTIAL for entry in out.iterdir()):
+    elif out.is_dir() and any(out.iterdir()):
         raise ValueError(f'{out} holds files, but no set: there is no '
                          'settings.json. Choose another folder (--out)')
-    write_bytes(path, json.dumps(settings, indent=2).encode())
+
+
+def claim_folder(out: Union[str, Path], settings: dict) -> None:
+    """Write what a set depends on, after :func:`check_folder`."""
+    check_folder(out, settings)
+    text = json.dumps(_as_json(settings), indent=2)
+    write_bytes(Path(out, 'settings.json'), text.encode())
+
+
+def _as_json(settings: dict) -> dict:
+    return json.loads(json.dumps(settings))
 
 
 class LabelledSet:
@@ -99,6 +108,7 @@ class LabelledSet:
     Every picture is a function of the settings and its number: several processes
     share the numbers, an interrupted call continues, a later one adds pictures,
     and the files are the same. Its record is a text in the picture, written last.
+    Which pictures are rejected is settled when all are there.
 
     ::
 
@@ -138,7 +148,7 @@ class LabelledSet:
         text = json.dumps(settings, sort_keys=True)
         self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def paths(self, number: int, folder: str = SPLIT) -> Dict[str, Path]:
+    def paths(self, number: int, folder: str = KEPT) -> Dict[str, Path]:
         """Tell the files of a picture, kept or ``'rejected'``."""
         return {
             kind: self.out / folder / f'{kind}_dir/train/{number:06d}.png'
@@ -147,12 +157,12 @@ class LabelledSet:
 
     def record(self, number: int) -> Optional[dict]:
         """Read the record of a picture that is done; None if it is not."""
-        for folder in (SPLIT, REJECTED):
+        for folder in (KEPT, REJECTED):
             path = self.paths(number, folder)['img']
             if path.is_file():
                 record = json.loads(read_note(path) or '{}')
                 if record.get('set') == self.digest:
-                    return record
+                    return dict(record, kept=folder == KEPT)
         return None
 
     def generate(self, num_images: int, rank: int = 0, world_size: int = 1) -> None:
@@ -173,45 +183,50 @@ class LabelledSet:
         ][rank::world_size]
         progress = ProgressBar(sum(map(len, blocks))) if rank == 0 and blocks else None
         for block in blocks:
-            if any(self.record(number) is None for number in block):
+            missing = [n for n in block if self.record(n) is None]
+            if missing:
                 # All of a block: what shares a batch rounds alike.
-                self._draw(block)
+                self._draw(block, missing)
             for _ in block:
                 if progress:
                     progress.update()
         if progress:
             print(flush=True)
 
-    def _draw(self, numbers: Sequence[int]) -> None:
+    def _draw(self, numbers: Sequence[int], wanted: Sequence[int]) -> None:
         views = [self.views(number) for number in numbers]
         images = self.synthesizer.synthesize([
             (torch.from_numpy(view.label_map.astype(np.int64)), number)
             for number, view in zip(numbers, views, strict=True)
         ])
         for number, view, image in zip(numbers, views, images, strict=True):
+            if number not in wanted:
+                continue
             picture = np.ascontiguousarray(image.permute(1, 2, 0).cpu())
             scores = self.cycle(picture, view.label_map)
-            kept = scores['agreement'] >= self.cycle.min_agreement
             label_map = view.label_map
             if self.losses is not None:
                 label_map, scores['filtered'] = self.losses(picture, label_map)
             record = dict(
                 number=number,
-                kept=kept,
                 **view.record,
                 **scores,
                 void=round(float((label_map == 255).mean()), 4),
                 set=self.digest)
-            paths = self.paths(number, SPLIT if kept else REJECTED)
+            paths = self.paths(number)
             write_bytes(paths['ann'],
                         cv2.imencode('.png', label_map)[1].tobytes())
             write_picture(paths['img'], picture, json.dumps(record))
 
-    def finish(self, num_images: int) -> Optional[List[dict]]:
-        """Write what describes the set, once all its pictures are there.
+    def finish(self, num_images: int, min_agreement: float) -> Optional[List[dict]]:
+        """Reject pictures, and write what describes the set, once all are there.
+
+        Pictures of earlier calls beyond ``num_images`` belong to the set, too.
 
         Args:
             num_images (int): Number of pictures.
+            min_agreement (float): Pictures of less are rejected, and others of
+                earlier calls are taken back.
 
         Returns:
             Optional[List[dict]]: The records, in order; None if other processes
@@ -220,9 +235,17 @@ class LabelledSet:
         Raises:
             ValueError: If all pictures were rejected.
         """
-        records = [self.record(number) for number in range(num_images)]
+        numbers = sorted({
+            *range(num_images),
+            *(int(path.stem) for folder in (KEPT, REJECTED)
+              for path in self.paths(0, folder)['img'].parent.glob('*.png'))
+        })
+        records = [self.record(number) for number in numbers]
         if None in records:
             return None
+        for record in records:
+            record['kept'] = record['agreement'] >= min_agreement
+            self._place(record['number'], record['kept'])
         write_bytes(self.out / 'manifest.jsonl', ''.join(
             json.dumps(record) + '\n' for record in records).encode())
         kept = [record for record in records if record['kept']]
@@ -232,12 +255,22 @@ class LabelledSet:
                 self._write_sheet(self.out / f'{name}.png', shown[:SHOWN])
         if not kept:
             raise ValueError(
-                f'all {num_images} pictures were rejected: their agreement is below '
-                f'{self.cycle.min_agreement:.3f}, see {self.out / "rejected.png"}. '
-                'Lower it (--min-agreement)')
+                f'all {len(records)} pictures were rejected: their agreement is '
+                f'below {min_agreement:.3f}, see {self.out / "rejected.png"}. Lower '
+                'it (--min-agreement): none is drawn again')
         write_bytes(self.out / 'statistics.md', self._statistics(kept).encode())
         write_bytes(self.out / 'dataset.py', self._dataset().encode())
         return records
+
+    def _place(self, number: int, kept: bool) -> None:
+        """Move a picture and its labels to what is kept, or rejected."""
+        old, new = (self.paths(number, folder)
+                    for folder in ((REJECTED, KEPT) if kept else (KEPT, REJECTED)))
+        for kind in ('ann', 'img'):
+            new[kind].parent.mkdir(parents=True, exist_ok=True)
+            # One by one: a call that was killed between the two is caught up.
+            if old[kind].exists():
+                os.replace(old[kind], new[kind])
 
     def _write_sheet(self, path: Path, records: Sequence[dict]) -> None:
         rows: List[List[np.ndarray]] = []
@@ -249,9 +282,11 @@ class LabelledSet:
     def _pictures(self, records: Sequence[dict]) -> Iterator[tuple]:
         for record in records:
             paths = self.paths(record['number'],
-                               SPLIT if record['kept'] else REJECTED)
+                               KEPT if record['kept'] else REJECTED)
             labels = read_label_map(paths['ann'], self.synthesizer.semflow.codec)
-            yield read_rgb(paths['img']), paint(labels, self.palette).numpy()
+            yield tuple(
+                _shrunk(pixels) for pixels in (
+                    read_rgb(paths['img']), paint(labels, self.palette).numpy()))
 
     def _statistics(self, kept: Sequence[dict]) -> str:
         before = self.views.label_maps.counts.sum(0)
@@ -279,6 +314,7 @@ class LabelledSet:
 #                dataset=_base_.train_dataloader.dataset),
 #           dict(_base_.generated_dataset, pipeline=_base_.train_pipeline)
 #       ]))
+# Label 0 is a class: a pipeline here has no reduce_zero_label=True.
 generated_dataset = dict(
     type='BaseSegDataset',
     data_root={str(self.out.resolve())!r},
@@ -290,3 +326,13 @@ generated_dataset = dict(
         classes={self.classes!r},
         palette={self.palette!r}))
 '''
+
+
+def _shrunk(pixels: np.ndarray) -> np.ndarray:
+    """Resize a picture to at most :data:`SHEET_WIDTH` columns."""
+    height, width = pixels.shape[:2]
+    if width <= SHEET_WIDTH:
+        return pixels
+    return cv2.resize(
+        pixels, (SHEET_WIDTH, round(height * SHEET_WIDTH / width)),
+        interpolation=cv2.INTER_AREA)

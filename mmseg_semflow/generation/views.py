@@ -1,13 +1,13 @@
 """Masks made of masks: crops, flips, and pasted objects."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
 
 from mmseg_semflow.datasets.label_maps import LabelMaps
-from mmseg_semflow.datasets.mask_choice import MaskChoice, generator
+from mmseg_semflow.datasets.mask_choice import MaskChoice, numbers_of
 from mmseg_semflow.datasets.seeded import MASK_VIEW
 
 Sides = Tuple[int, int]
@@ -42,7 +42,10 @@ class MaskViews:
         size (Tuple[int, int]): Height and width of the masks.
         scale (Tuple[float, float]): Range, from 1, of the factor by which a map
             is larger than what just covers ``size``. Defaults to (1, 1).
-        flip (float): Probability of a horizontal flip. Defaults to 0.5.
+        flip (float): Probability of a horizontal flip. Defaults to 0.
+        swap_labels (Sequence[Tuple[int, int]]): Labels, as the files have them,
+            that a flip changes for each other, such as those of left and right.
+            Defaults to none.
         paste (int): Number of objects to paste, at most. Defaults to 0.
         paste_from (MaskChoice, optional): Chooses the maps with classes of which
             objects are taken. Defaults to None, needed with ``paste``.
@@ -56,7 +59,8 @@ class MaskViews:
                  choice: MaskChoice,
                  size: Sides,
                  scale: Tuple[float, float] = (1., 1.),
-                 flip: float = 0.5,
+                 flip: float = 0.,
+                 swap_labels: Sequence[Tuple[int, int]] = (),
                  paste: int = 0,
                  paste_from: Optional[MaskChoice] = None) -> None:
         if len(scale) != 2 or not 1 <= scale[0] <= scale[1]:
@@ -72,6 +76,10 @@ class MaskViews:
         self.size = tuple(size)
         self.scale = tuple(scale)
         self.flip = flip
+        # As mmsegmentation's RandomFlip reads the pairs.
+        self.swapped = np.arange(256, dtype=np.uint8)
+        for one, other in swap_labels:
+            self.swapped[[one, other]] = other, one
         self.paste = paste
         self.paste_from = paste_from
 
@@ -84,13 +92,13 @@ class MaskViews:
         Returns:
             MaskView: Of ``size``.
         """
-        rng = generator(MASK_VIEW, self.choice.seed, number)
+        rng = numbers_of(MASK_VIEW, self.choice.seed, number)
         index, label = self.choice(number)
         label_map = self.label_maps[index]
         flipped = bool(rng.random() < self.flip)
         if flipped:
-            label_map = label_map[:, ::-1]
-        label_map, pasted = self._paste(label_map, rng, number)
+            label_map = self.swapped[label_map[:, ::-1]]
+        label_map, pasted = self._paste(label_map, index, rng, number)
         ratio = float(rng.uniform(*self.scale))
         label_map = enlarge(label_map, self.size, ratio)
         top, left = place_crop(label_map, self.size, label, rng)
@@ -107,13 +115,14 @@ class MaskViews:
                 crop=[top, left, height, width],
                 pasted=pasted))
 
-    def _paste(self, label_map: np.ndarray, rng: np.random.Generator,
+    def _paste(self, label_map: np.ndarray, own: int, rng: np.random.Generator,
                number: int) -> Tuple[np.ndarray, List[dict]]:
         pasted = []
         for count in range(self.paste):
             index, label = self.paste_from(self.paste * number + count)
             donor = self.label_maps[index]
-            if label is None or donor.shape != label_map.shape:
+            # Rows of maps of other sizes tell nothing of the perspective.
+            if index == own or donor.shape != label_map.shape:
                 continue
             place = paste_object(label_map, donor, label, rng)
             if place is not None:
@@ -178,7 +187,8 @@ def paste_object(label_map: np.ndarray, donor: np.ndarray, label: int,
 
     An object, a connected component, keeps its size and its rows, as cameras at one
     height over one ground see it, and is shifted sideways to where it stands on
-    what it stood on: the class right below it.
+    what it stood on: the class right below it. What stands nearer, on lower rows,
+    stays before it.
 
     Args:
         label_map (np.ndarray): Labels, shape (H, W).
@@ -207,7 +217,27 @@ def paste_object(label_map: np.ndarray, donor: np.ndarray, label: int,
         start = int(rng.integers(label_map.shape[1] - width + 1))
         if (label_map[below, start + feet] == ground).mean() < 0.5:
             continue
+        window = (slice(top, below), slice(start, start + width))
+        shown = mask & ~_nearer(label_map, ground, below)[window]
+        if not shown.any():
+            continue
         new = label_map.copy()
-        new[top:below, start:start + width][mask] = label
+        new[window][shown] = label
         return new, start - int(left)
     return None
+
+
+def _nearer(label_map: np.ndarray, ground: int, row: int) -> np.ndarray:
+    """Find what stands on lower rows: components that end there.
+
+    Those that reach the border are no objects but ground, such as pavements.
+    """
+    nearer = np.zeros(label_map.shape, bool)
+    for label in np.setdiff1d(np.unique(label_map[row:]), [ground, 255]):
+        _, components, stats, _ = cv2.connectedComponentsWithStats(
+            (label_map == label).astype(np.uint8), connectivity=8)
+        ends = stats[:, cv2.CC_STAT_TOP] + stats[:, cv2.CC_STAT_HEIGHT]
+        chosen = (ends > row) & (ends < len(label_map))
+        chosen[0] = False
+        nearer |= chosen[components]
+    return nearer

@@ -79,12 +79,19 @@ class LatentStatistics(Style):
         mean (Tensor): Mean of the reference's latents, shape (C, ).
         std (Tensor): Their deviation about it, at least 0, shape (C, ).
         strength (float): How much of it, in [0, 1]. Defaults to 1.
+        source (str, optional): Digest of what they were measured on, for the
+            notes of pictures. Defaults to None, that of the numbers, which
+            another device may round otherwise.
 
     Raises:
         ValueError: If an argument breaks its rule.
     """
 
-    def __init__(self, mean: Tensor, std: Tensor, strength: float = 1.) -> None:
+    def __init__(self,
+                 mean: Tensor,
+                 std: Tensor,
+                 strength: float = 1.,
+                 source: Optional[str] = None) -> None:
         if mean.ndim != 1 or mean.shape != std.shape:
             raise ValueError('mean and std must be of one shape (C, ), but got '
                              f'{tuple(mean.shape)} and {tuple(std.shape)}')
@@ -96,6 +103,8 @@ class LatentStatistics(Style):
         self.mean = mean
         self.std = std
         self.strength = float(strength)
+        numbers = torch.stack([mean, std]).cpu().double().numpy()
+        self.source = source or hashlib.sha256(numbers.tobytes()).hexdigest()[:16]
 
     @classmethod
     @torch.no_grad()
@@ -132,6 +141,7 @@ class LatentStatistics(Style):
         check_velocity(semflow, cls.__name__)
         _check_strength(strength)
         failed: Dict[str, str] = {}
+        source = hashlib.sha256(repr(size and tuple(size)).encode())
         count, sums = 0, torch.zeros(2, semflow.autoencoder.latent_channels).double()
         for file in track_iter_progress(list_pictures(path)):
             try:
@@ -139,6 +149,7 @@ class LatentStatistics(Style):
             except (ValueError, OSError) as error:
                 failed[str(file)] = str(error)
                 continue
+            source.update(file.read_bytes())
             levels = picture.permute(2, 0, 1)[None].to(semflow.device).float()
             if size is not None:
                 levels = nn.functional.interpolate(
@@ -152,18 +163,14 @@ class LatentStatistics(Style):
                              f'{next(iter(failed.values()))}')
         mean, square = sums / count
         std = (square - mean.square()).clamp(min=0).sqrt()
-        return cls(mean.float(), std.float(), strength), failed
+        return cls(mean.float(), std.float(), strength,
+                   source.hexdigest()[:16]), failed
 
     @property
     def settings(self) -> dict:
         """dict: See :attr:`Style.settings`."""
-        # In thousandths: another device adds up in another order.
-        numbers = 1000 * torch.stack([self.mean, self.std]).cpu().double()
-        digest = hashlib.sha256(numbers.round().long().numpy().tobytes())
         return dict(
-            type=type(self).__name__,
-            strength=self.strength,
-            statistics=digest.hexdigest()[:16])
+            type=type(self).__name__, strength=self.strength, source=self.source)
 
     def check_model(self, semflow: SemFlowModel) -> None:
         """See :meth:`Style.check_model`."""

@@ -313,6 +313,19 @@ class Synthesizer(ImageSampler):
         return [images[place] for place in range(len(requests))]
 
     @torch.no_grad()
+    def segment(self, image: Tensor, num_steps: int) -> Tensor:
+        """Label an image by the process' own solver, in tiles where there are.
+
+        Args:
+            image (Tensor): RGB, uint8, shape (3, H, W).
+            num_steps (int): Number of steps.
+
+        Returns:
+            Tensor: int64 labels, shape (H, W).
+        """
+        return self.semflow.codec.decode(self._to_mask(image, num_steps))[0]
+
+    @torch.no_grad()
     def trajectory(self, pixels: Tensor, start: float, end: float) -> Tensor:
         """Decode the states at all times of the solver.
 
@@ -360,9 +373,8 @@ class Synthesizer(ImageSampler):
         """
         results = super().evaluate(image, label_map, samples)
         if self.segment_steps is not None:
-            results['sample_label_maps'] = torch.cat([
-                self.semflow.codec.decode(
-                    self._to_mask(sample, self.segment_steps))
+            results['sample_label_maps'] = torch.stack([
+                self.segment(sample, self.segment_steps)
                 for sample in results['samples']
             ])
         if self.round_trip:
@@ -394,7 +406,7 @@ class Synthesizer(ImageSampler):
     def _generators(self, direction: str, pixels: Tensor,
                     numbers: Sequence[int]) -> Generators:
         """Make the generators of a process that samples noise that way."""
-        if direction not in self.semflow.process.stochastic:
+        if direction not in self.semflow.stochastic:
             return None
         return [
             seeded_generator(self.seed, number, to_uint8(picture))

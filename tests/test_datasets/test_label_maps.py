@@ -1,8 +1,10 @@
 """Label maps, and their pixels by class."""
 
+import numpy as np
 import pytest
 
 from mmseg_semflow.datasets.label_maps import LabelMaps
+from mmseg_semflow.datasets.unreadable import UnreadableImageError
 from tiny import META
 
 
@@ -41,6 +43,28 @@ def test_a_mask_of_another_label_set_is_named(shared_street):
         maps_of(shared_street, 3).counts  # noqa: B018
 
 
+def test_concatenated_datasets(shared_street):
+    one = maps_of(shared_street)
+    both = LabelMaps(
+        dict(
+            type='mmengine.ConcatDataset',
+            datasets=[
+                dict(type='RepeatDataset', times=2, dataset=one.dataset), one.dataset
+            ]), 5)
+    assert (both.counts == np.concatenate([one.counts] * 3)).all()
+    assert both.path(13) == one.path(1)
+
+
+def test_damaged_maps_are_named_and_counted_as_nothing(street):
+    path = street / 'ann_dir/train/3.png'
+    path.write_bytes(b'no picture')
+    maps = maps_of(street)
+    index, = (i for i in range(6) if maps.path(i) == path)
+    with pytest.raises(UnreadableImageError, match='3.png cannot be read'):
+        maps[index]
+    assert maps.counts[index].sum() == 0 and maps.counts.sum() == 5 * (24 * 32 - 6)
+
+
 def test_no_dataset_of_mmsegmentation(shared_street):
-    with pytest.raises(ValueError, match='a BaseSegDataset, but got list'):
+    with pytest.raises(ValueError, match='concatenated, but got list'):
         LabelMaps([], 5)

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import MODELS
 
 from mmseg_semflow.generation.filters import (
+    CycleFilter,
     LossFilter,
     agreement,
     agreement_threshold,
 )
-from tiny import META
+from mmseg_semflow.synthesis import Synthesizer
+from tiny import META, process_cfg, semflow_cfg
 
 
 class GivenLosses(LossFilter):
@@ -93,9 +96,38 @@ def test_threshold_is_halfway_between_own_and_other_masks():
         agreement_threshold(others, own)
 
 
-def test_losses_need_no_gradient(files):
-    losses = LossFilter(*files, META['classes'])
-    with torch.enable_grad():
-        losses.losses(
-            np.zeros((24, 32, 3), np.uint8), np.zeros((24, 32), np.uint8))
-    assert all(p.grad is None for p in losses.network.parameters())
+@pytest.mark.parametrize('process', ['semflow', 'symmflow'])
+def test_the_cycle_filter_is_a_function_of_the_picture(process):
+    torch.manual_seed(0)
+    semflow = MODELS.build(
+        semflow_cfg() if process == 'semflow' else semflow_cfg(
+            **process_cfg(process)))
+    cycle = CycleFilter(Synthesizer(semflow, num_steps=1))
+    rng = np.random.default_rng(0)
+    pairs = [(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8),
+              rng.integers(0, 5, (24, 32), dtype=np.uint8)) for _ in range(3)]
+    found = [cycle(*pair) for pair in pairs]
+    torch.rand(7)
+    assert [cycle(*pair) for pair in reversed(pairs)] == found[::-1]
+
+
+def test_calibration_compares_with_the_labels_of_the_next_picture():
+
+    class Exact(CycleFilter):
+
+        def segment(self, image):
+            return image[..., 0]
+
+    cycle = Exact(Synthesizer(MODELS.build(semflow_cfg())))
+    labels = np.zeros((3, 10, 10), np.uint8)
+    labels[1, :2], labels[2, :5] = 1, 1
+    pairs = [(picture(label_map), label_map) for label_map in labels]
+    # With the next one's 80, 70 and 50 of 100 pixels agree.
+    others = np.quantile([0.8, 0.7, 0.5], 0.95)
+    assert cycle.threshold(pairs) == pytest.approx((1 + others) / 2)
+
+
+def test_a_model_without_masks_cannot_judge():
+    semflow = MODELS.build(semflow_cfg(**process_cfg('bbdm')))
+    with pytest.raises(ValueError, match='CycleFilter asks for image_to_mask'):
+        CycleFilter(Synthesizer(semflow))

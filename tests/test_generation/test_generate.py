@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
-from mmseg_semflow.generation.generate import scale_of_training
+from mmseg_semflow.generation.generate import flip_of_training, scale_of_training
 from mmseg_semflow.synthesis.pictures import read_note
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_the_set_is_a_dataset_of_mmsegmentation(make):
         assert record['number'] == number and record['kept']
         assert record['void'] == pytest.approx(
             (item['gt_seg_map'] == 255).mean(), abs=1e-4)
-        assert json.loads(read_note(item['img_path'])) == record
+        assert dict(json.loads(read_note(item['img_path'])), kept=True) == record
     assert (out / 'contact_sheet.png').is_file()
     assert not (out / 'rejected.png').exists()
     assert '| class | masks, % | set, % |' in (out / 'statistics.md').read_text()
@@ -92,20 +92,41 @@ def test_an_interrupted_set_goes_on_and_more_pictures_join_it(make):
 def test_processes_share_the_pictures(make, monkeypatch):
     whole = files_of(make('whole'))
     monkeypatch.setenv('WORLD_SIZE', '2')
-    monkeypatch.setenv('RANK', '1')
     out = make('shared')
     assert sorted(path.name for path in (out / 'img_dir/train').iterdir()) == [
-        '000001.png', '000003.png'
+        '000000.png', '000002.png'
     ]
     assert not (out / 'manifest.jsonl').exists()
-    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('RANK', '1')
     make('shared')
     shared = files_of(out)
     assert all(shared[name] == whole[name] for name in whole if name != 'dataset.py')
 
 
+def test_another_process_waits_for_what_the_first_learns(make, monkeypatch, tmp_path):
+    """Its numbers are those that all use, were they computed elsewhere."""
+    out = make('set', count=1)
+    (out / 'img_dir/train/000000.png').unlink()
+    fitted = (out / 'fitted.json').read_text()
+    (out / 'fitted.json').unlink()
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            (out / 'fitted.json').write_text(fitted)
+
+    monkeypatch.setattr('mmseg_semflow.generation.generate.time.sleep', sleep)
+    make('set', count=2)
+    assert len(waits) == 3
+    assert (out / 'img_dir/train/000001.png').is_file()
+
+
 def test_seeds_differ_and_one_seed_does_not(make):
-    one, other = make('one'), make('other', '--seed', 1)
+    one, same, other = make('one'), make('same'), make('other', '--seed', 1)
+    assert files_of(one / 'img_dir') == files_of(same / 'img_dir')
     assert (one / 'img_dir/train/000000.png').read_bytes() != (
         other / 'img_dir/train/000000.png').read_bytes()
     assert manifest_of(one)[0]['set'] != manifest_of(other)[0]['set']
@@ -140,22 +161,49 @@ def test_judge_and_hard_masks(make, files):
 
 def test_pictures_below_the_agreement_are_kept_apart_and_counted(
         make, run_tool, tmp_path):
-    scores = sorted(record['agreement'] for record in manifest_of(make('all')))
+    out = make('set')
+    scores = sorted(record['agreement'] for record in manifest_of(out))
     middle = (scores[1] + scores[2]) / 2
-    out = tmp_path / 'some'
-    said = run_tool(
-        'generate_dataset.py', '--out', out, '--num-images', 4, '--size', 16, 24,
-        '--num-steps', 2, '--min-agreement', middle)
+    before = files_of(out / 'img_dir')
+    options = ('--out', out, '--num-images', 4, '--size', 16, 24, '--num-steps', 2)
+
+    said = run_tool('generate_dataset.py', *options, '--min-agreement', middle)
     assert '2 of 4 pictures were kept' in said
     records = manifest_of(out)
     assert [record['kept'] for record in records] == [
         record['agreement'] >= middle for record in records
     ]
     for record in records:
-        folder = out if record['kept'] else out / 'rejected'
-        assert (folder / f'img_dir/train/{record["number"]:06d}.png').is_file()
-    assert len(list((out / 'img_dir/train').iterdir())) == 2
+        folders = out, out / 'rejected'
+        folder, other = folders if record['kept'] else folders[::-1]
+        for kind in ('img', 'ann'):
+            name = f'{kind}_dir/train/{record["number"]:06d}.png'
+            assert (folder / name).is_file() and not (other / name).exists()
     assert (out / 'rejected.png').is_file()
+
+    # Nothing is drawn again for another threshold.
+    run_tool('generate_dataset.py', *options, '--min-agreement', 0)
+    assert files_of(out / 'img_dir') == before
+    said = run_tool(
+        'generate_dataset.py', *options, '--min-agreement', 1, fails=True)
+    assert 'all 4 pictures were rejected' in said and '(--min-agreement)' in said
+    run_tool('generate_dataset.py', *options, '--min-agreement', 0)
+    assert files_of(out / 'img_dir') == before
+
+
+def test_a_move_that_was_cut_off_is_caught_up(make):
+    out = make('set')
+    before = files_of(out)
+    (out / 'rejected/ann_dir/train').mkdir(parents=True)
+    (out / 'ann_dir/train/000002.png').rename(
+        out / 'rejected/ann_dir/train/000002.png')
+    make('set')
+    assert files_of(out) == before
+
+
+def test_fewer_pictures_leave_the_others_in_the_set(make):
+    whole = files_of(make('set'))
+    assert files_of(make('set', count=2)) == whole
 
 
 def test_styles_and_fusion_are_settings_of_the_set(make, tmp_path):
@@ -184,11 +232,13 @@ def test_an_unreadable_style_picture_is_named(run_tool, tmp_path):
     assert f'left out of the style: {path}' in said and '1 of 1 pictures' in said
 
 
-def test_an_untrained_model_cannot_judge_itself(run_tool, tmp_path):
+def test_an_untrained_model_cannot_judge_itself(run_tool, make, tmp_path):
     said = run_tool(
         'generate_dataset.py', '--out', tmp_path / 'set', '--num-images', 1,
         '--size', 16, 24, fails=True)
     assert 'cannot judge its pictures' in said and '--min-agreement' in said
+    # What it advises works.
+    make('set')
 
 
 def test_a_set_of_other_settings_is_refused(make):
@@ -210,7 +260,7 @@ def test_a_folder_of_something_else_is_left_alone(make, tmp_path):
     (('--num-images', 0), 'num_images must be >= 1, but got 0'),
     (('--temperature', 0), 'temperature must be > 0, but got 0'),
     (('--classes', 'boat'), "classes must be of a, b, c, d, e, but got 'boat'"),
-    (('--min-agreement', 2), r'min_agreement must be in [0, 1], but got 2'),
+    (('--min-agreement', 2), 'min_agreement must be in [0, 1], but got 2'),
     (('--scale', 0.5, 1), 'factors from 1 on'),
 ])
 def test_wrong_options(make, args, match):
@@ -242,11 +292,27 @@ def test_a_full_disk_leaves_nothing_half_written(make, monkeypatch, tmp_path):
     shutil.rmtree(out)
 
 
-def test_scale_is_that_of_the_training():
-    resize = dict(type='RandomResize', scale=(342, 256), ratio_range=(0.8, 1.6))
-    assert scale_of_training(dict(pipeline=[resize])) == (1., 1.6)
-    assert scale_of_training(dict(pipeline=[dict(type='Resize')])) == (1., 1.)
-    assert scale_of_training(dict()) == (1., 1.)
+@pytest.mark.parametrize('scale, sides, size, expected', [
+    # Resized it just covers the crop.
+    ((342, 256), (360, 480), (256, 320), (1., 1.6)),
+    # mmsegmentation's Cityscapes: twice as large as the crop.
+    ((2048, 1024), (1024, 2048), (512, 1024), (1.6, 3.2)),
+])
+def test_scale_is_that_of_the_training(scale, sides, size, expected):
+    resize = dict(type='RandomResize', scale=scale, ratio_range=(0.8, 1.6))
+    assert scale_of_training(dict(pipeline=[resize]), sides, size) == expected
+
+
+def test_scale_and_flip_of_trainings_without():
+    pipeline = [dict(type='Resize', scale=(9, 9)), dict(type='PackSegInputs')]
+    assert scale_of_training(dict(pipeline=pipeline), (9, 9), (9, 9)) == (1., 1.)
+    assert flip_of_training(dict(pipeline=pipeline)) == (0., [])
+
+
+def test_flip_is_that_of_the_training():
+    celebamask = Config.fromfile(ROOT / 'configs/_base_/datasets/celebamask_hq.py')
+    assert flip_of_training(celebamask.train_dataloader.dataset) == (
+        0.5, [(4, 5), (6, 7), (8, 9)])
 
 
 def test_real_pictures_are_brought_to_the_size_of_the_set(tmp_path):

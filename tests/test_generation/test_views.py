@@ -5,6 +5,7 @@ import pytest
 
 from mmseg_semflow.datasets.label_maps import LabelMaps, class_pixels
 from mmseg_semflow.datasets.mask_choice import EveryMaskChoice, RareClassChoice
+from mmseg_semflow.datasets.seeded import PASTE_CHOICE
 from mmseg_semflow.generation.views import (
     MaskViews,
     enlarge,
@@ -127,6 +128,27 @@ def test_pasted_objects_keep_size_and_rows_and_stand_on_what_they_stood_on():
     assert not (target == 5).any()
 
 
+def test_what_stands_nearer_stays_before_a_pasted_object():
+    donor = street_of(5, 1, slice(0, 40))
+    target = np.zeros((20, 40), np.uint8)
+    target[12:] = 1
+    target[10:15, 10:20] = 7  # nearer: its feet are two rows lower
+    target[5:12, 30:35] = 8  # farther
+    found, _ = paste_object(target, donor, 5, np.random.default_rng(0))
+    np.testing.assert_array_equal(found[10:15, 10:20], 7)
+    assert (found[9:12, 30:35] == 5).all()
+    assert (found[9:13, :10] == 5).all()
+
+
+def test_flips_swap_left_and_right(label_maps):
+    choice = EveryMaskChoice(label_maps.counts, 1)
+    plain = MaskViews(label_maps, choice, (24, 32), flip=1.)(0).label_map
+    swapped = MaskViews(
+        label_maps, choice, (24, 32), flip=1., swap_labels=[(1, 2), (0, 4)])(0)
+    expected = np.array([4, 2, 1, 3, 0, *range(5, 256)])[plain]
+    np.testing.assert_array_equal(swapped.label_map, expected)
+
+
 def test_nothing_is_pasted_where_nothing_stands():
     donor = street_of(5, 1, slice(3, 6))
     rng = np.random.default_rng(0)
@@ -136,13 +158,17 @@ def test_nothing_is_pasted_where_nothing_stands():
     assert paste_object(donor, np.full_like(donor, 5), 5, rng) is None
 
 
-def test_pasted_objects_are_in_the_record(label_maps):
-    rare = RareClassChoice(label_maps.counts, 0, 1e6)
+@pytest.mark.parametrize('paste', [1, 3])
+def test_pasted_objects_are_of_others_and_in_the_record(label_maps, paste):
     views = MaskViews(
-        label_maps, rare, (24, 32), flip=0., paste=3, paste_from=rare)
+        label_maps, RareClassChoice(label_maps.counts, 0, 1e6), (24, 32),
+        paste=paste, paste_from=RareClassChoice(
+            label_maps.counts, 0, 1e6, kind=PASTE_CHOICE))
     changed = 0
-    for number in range(10):
+    for number in range(20):
         view = views(number)
+        assert all(pasted['source'] != view.record['source']
+                   for pasted in view.record['pasted'])
         pixels = class_pixels(view.label_map, 5)
         same = (pixels == label_maps.counts[view.record['index']]).all()
         assert same or view.record['pasted']
