@@ -2,7 +2,7 @@
 
 from functools import partial
 from math import prod
-from typing import Callable, Dict, Optional, Sequence
+from typing import Callable, Dict, Optional, Sequence, Tuple
 
 import torch
 from mmengine.model import BaseModule
@@ -126,6 +126,15 @@ class SemFlowModel(BaseModule):
         return self.codec.levels.device
 
     @property
+    def stochastic(self) -> Tuple[str, ...]:
+        """Tuple[str, ...]: Directions in which more is drawn than a perturbation."""
+        styled = any(hasattr(w, 'sampling_condition') for w in self.wrappers)
+        return tuple(
+            direction for direction in DIRECTIONS
+            if direction in self.process.stochastic
+            or (styled and direction == 'mask_to_image'))
+
+    @property
     def velocity(self) -> Network:
         """Callable: The network as its wrappers leave it."""
         network: Network = self.network
@@ -178,6 +187,12 @@ class SemFlowModel(BaseModule):
             ValueError: If two losses have one name.
         """
         point = self.process.sample(z0, z1)
+        for wrapper in self.wrappers:
+            if hasattr(wrapper, 'training_condition'):
+                condition = {
+                    **wrapper.training_condition(z0, z1, point.t),
+                    **(condition or {})
+                }
         prediction = self.velocity(point.state, point.t, condition)
         step = TrainingStep(z0, z1, label_maps, point, prediction)
         found: Dict[str, Tensor] = {}
@@ -315,11 +330,12 @@ class SemFlowModel(BaseModule):
                 that of the process.
             return_trajectory (bool): Whether to return what all times decode
                 to. Defaults to False.
-            generators (Sequence[torch.Generator], optional): For a process
-                that samples noise, one per sample, on the CPU. Defaults to
-                None, torch's global one.
+            generators (Sequence[torch.Generator], optional): For a direction
+                that is :attr:`stochastic`, one per sample, on the CPU. Defaults
+                to None, torch's global one.
             condition (Dict[str, Tensor], optional): What the network knows
-                besides state and time. Defaults to None.
+                besides state and time. Defaults to None, or what a wrapper
+                such as :class:`StyleToken` draws.
             wrap (Callable, optional): Makes another network of the network,
                 such as one for tiles (:func:`tile_network`). Defaults to
                 None.
@@ -337,8 +353,16 @@ class SemFlowModel(BaseModule):
             ValueError: If the process does not lead that way.
         """
         height, width = pixels.shape[-2:]
+        z = self.encode(pixels)
+        if times[0] > times[-1]:
+            for wrapper in self.wrappers:
+                if hasattr(wrapper, 'sampling_condition'):
+                    condition = {
+                        **wrapper.sampling_condition(z, generators),
+                        **(condition or {})
+                    }
         z = self._solve(
-            self.encode(pixels), times, solver, return_trajectory, generators,
+            z, times, solver, return_trajectory, generators,
             condition, wrap, callback)
         if not return_trajectory:
             return self.autoencoder.decode(z)[..., :height, :width]

@@ -13,12 +13,13 @@ from .autoencoder import (
 from .features import EfficientNetLiteFeatures, FeatureNetwork, TimmFeatures
 from .preconditioning import CleanEnds, EndStdPreconditioning
 from .schedulers import build_scheduler, denoise, steps_of
+from .style_token import StyleToken
 from .tiny_autoencoder import TinyAutoencoder
 from .velocity_unet import VelocityUNet
 
 __all__ = [
     'CleanEnds', 'EfficientNetLiteFeatures', 'EndStdPreconditioning', 'FeatureNetwork',
     'FrozenAutoencoder', 'KLAutoencoder', 'LatentGaussian', 'PatchAutoencoder',
-    'TimmFeatures', 'TinyAutoencoder', 'VelocityUNet', 'build_scheduler', 'denoise',
-    'steps_of'
+    'StyleToken', 'TimmFeatures', 'TinyAutoencoder', 'VelocityUNet',
+    'build_scheduler', 'denoise', 'steps_of'
 ]

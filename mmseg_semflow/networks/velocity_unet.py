@@ -125,7 +125,8 @@ class VelocityUNet(BaseModule):
             zt (Tensor): Point on the path, shape (B, C, h, w).
             t (Tensor): Flow time, float32 in [0, 1], shape (B, ).
             condition (Dict[str, Tensor], optional): ``prompt``, embeddings
-                (B, L, D) in place of the null prompt. Defaults to None.
+                (B, L, D) in place of the null prompt; and ``token``, more of
+                them, (B, K, D), behind it. Defaults to None.
 
         Returns:
             Tensor: Predicted dz/dt, float32, shape (B, C, h, w).
@@ -135,11 +136,14 @@ class VelocityUNet(BaseModule):
         """
         condition = dict(condition or {})
         prompt = condition.pop('prompt', self.null_prompt)
+        token = condition.pop('token', None)
         if condition:
-            raise ValueError("the condition of a VelocityUNet has the key "
-                             f"'prompt', but got {min(condition)!r}")
+            raise ValueError("the condition of a VelocityUNet has the keys 'prompt' "
+                             f"and 'token', but got {min(condition)!r}")
         timestep = t.float() * self.num_train_timesteps
         prompt = prompt.to(self.unet.dtype).expand(len(zt), -1, -1)
+        if token is not None:
+            prompt = torch.cat([prompt, token.to(prompt)], 1)
         return self.unet(
             zt.to(self.unet.dtype), timestep, prompt,
             return_dict=False)[0].float()

@@ -88,11 +88,14 @@ def waits(padded=False, clip_grad=None, codec=None, **kwargs):
             dict(type='OneStepMapLoss', start_only=True)
         ]),
     KL,
+    dict(wrappers=[
+        dict(type='StyleToken', latent_channels=12, token_channels=16)
+    ]),
     process_cfg('symmflow'),
     process_cfg('bbdm_segmentor'),
     process_cfg('dsm'),
 ], ids=['plain', 'padded', 'transforms', 'transforms padded', 'void', 'one_step',
-        'end', 'start', 'kl', 'symmflow', 'bbdm', 'dsm'])
+        'end', 'start', 'kl', 'style', 'symmflow', 'bbdm', 'dsm'])
 def test_the_step_waits_for_nothing(kwargs):
     assert waits(**kwargs) == []
 

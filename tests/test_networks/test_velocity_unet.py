@@ -80,6 +80,6 @@ def test_gradients_reach_the_prompt():
 
 
 def test_unknown_conditions():
-    with pytest.raises(ValueError, match="has the key 'prompt', but got 'style'"):
+    with pytest.raises(ValueError, match="'prompt' and 'token', but got 'style'"):
         build()(torch.randn(1, 4, 8, 8), torch.rand(1),
                 dict(prompt=torch.zeros(1, 3, 16), style=torch.zeros(1)))
