@@ -48,7 +48,7 @@ model = dict(
                 loss=dict(
                     type='FeatureLoss',
                     network=dict(type='EfficientNetLiteFeatures', variant=1)),
-                end_only=True,
+                last_fraction=0.125,  # those at t = 1
                 crop_size=(16, 24),
                 begin=2500)
         ]))

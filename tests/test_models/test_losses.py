@@ -224,7 +224,7 @@ def test_losses_of_the_ends_alone():
     process = dict(type='RectifiedFlow', start_fraction=0.5, end_fraction=0.25)
     model = build(
         MATCHING, dict(MAP, weight=1., scale=2., start_only=True),
-        dict(IMAGE, weight=1., end_only=True), process=process)
+        dict(IMAGE, weight=1., last_fraction=0.25), process=process)
     images, pseudo_masks, labels = batch(model)
     target = torch.rand_like(model.autoencoder.encode(images).mean)
     model.network = Field(
@@ -239,12 +239,27 @@ def test_losses_of_the_ends_alone():
         losses['loss_one_step_image'], (pixels[3] - images[3]).abs().mean())
 
 
-@pytest.mark.parametrize('loss, match', [
-    (dict(MAP, start_only=True), 'start_fraction of the process is 0'),
-    (dict(IMAGE, end_only=True), 'end_fraction of the process is 0')])
-def test_losses_of_an_end_that_no_sample_has(loss, match):
-    with pytest.raises(ValueError, match=match):
-        build(MATCHING, loss)
+def test_the_image_loss_of_the_last_part_of_a_batch():
+    process = dict(type='RectifiedFlow', start_fraction=0.25, end_fraction=0.25)
+    model = build(MATCHING, dict(IMAGE, weight=1., last_fraction=0.5), process=process)
+    inputs = batch(model)
+    target = torch.rand_like(model.autoencoder.encode(inputs[0]).mean)
+    model.network = Field(lambda zt, t: (zt - target) / t.clamp(min=1e-3))
+    pixels = model.autoencoder.decode(target)
+    torch.testing.assert_close(
+        loss_of(model, *inputs)['loss_one_step_image'],
+        (pixels[2:] - inputs[0][2:]).abs().mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_losses_of_an_end_that_no_sample_has():
+    with pytest.raises(ValueError, match='start_fraction of the process is 0'):
+        build(MATCHING, dict(MAP, start_only=True))
+
+
+@pytest.mark.parametrize('fraction', [0, 1.5])
+def test_an_image_loss_of_no_part_or_more_than_all(fraction):
+    with pytest.raises(ValueError, match=rf'must be in \(0, 1\], but got {fraction}'):
+        build(MATCHING, dict(IMAGE, last_fraction=fraction))
 
 
 @pytest.mark.parametrize('parts, losses', [
@@ -374,7 +389,7 @@ def test_the_network_of_features_is_wanted_by_training_alone():
 
 def test_the_image_loss_decodes_a_part():
     model = build(
-        dict(IMAGE, weight=1., end_only=True, crop_size=(2, 3)),
+        dict(IMAGE, weight=1., last_fraction=0.5, crop_size=(2, 3)),
         process=dict(type='RectifiedFlow', end_fraction=0.5))
     inputs = batch(model)
     z0 = model.autoencoder.encode(inputs[0]).mean
@@ -412,7 +427,7 @@ def test_the_image_loss_begins_with_its_iteration(monkeypatch):
 
 def test_the_image_loss_of_a_batch_too_small_for_the_end():
     process = dict(type='RectifiedFlow', start_fraction=0.5, end_fraction=0.5)
-    model = build(MATCHING, dict(IMAGE, end_only=True), process=process)
+    model = build(MATCHING, dict(IMAGE, last_fraction=0.5), process=process)
     one = [part[:1] for part in batch(model)]
     assert loss_of(model, *one)['loss_one_step_image'] == 0
 

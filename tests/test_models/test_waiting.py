@@ -79,7 +79,7 @@ def waits(padded=False, clip_grad=None, codec=None, **kwargs):
         process=dict(type='RectifiedFlow', end_fraction=0.5),
         losses=[
             dict(type='MatchingLoss'),
-            dict(type='OneStepImageLoss', end_only=True)
+            dict(type='OneStepImageLoss', last_fraction=0.5)
         ]),
     dict(
         process=dict(type='RectifiedFlow', start_fraction=0.5),

@@ -146,8 +146,11 @@ class OneStepImageLoss(TrainingLoss):
         loss (dict, optional): Config of a loss that is called with two
             batches of pictures in [-1, 1], RGB, shape (B, 3, H, W). Defaults
             to None, the mean absolute difference.
-        end_only (bool): Whether samples at t = 1 alone count, where synthesis
-            begins; others need not be decoded. Defaults to False.
+        last_fraction (float): Part of a batch, in (0, 1], that counts, so that
+            others need not be decoded: its last samples, of which the last of
+            all are at t = 1, where synthesis begins. So with the
+            ``end_fraction`` of the process those alone, with more others
+            besides. Defaults to 1, all.
         crop_size (Tuple[int, int], optional): Height and width, at most, of
             the part of every latent, in its cells and at a random place, that
             is decoded: a decoder is what this loss costs. Defaults to None,
@@ -158,7 +161,8 @@ class OneStepImageLoss(TrainingLoss):
             ``'one_step_image'``.
 
     Raises:
-        ValueError: If ``crop_size`` is not two positive numbers.
+        ValueError: If ``crop_size`` is not two positive numbers, or
+            ``last_fraction`` not in (0, 1].
     """
 
     direction = 'mask_to_image'
@@ -166,7 +170,7 @@ class OneStepImageLoss(TrainingLoss):
     def __init__(self,
                  weight: float = 0.1,
                  loss: Optional[dict] = None,
-                 end_only: bool = False,
+                 last_fraction: float = 1.,
                  crop_size: Optional[Tuple[int, int]] = None,
                  begin: int = 0,
                  name: str = 'one_step_image') -> None:
@@ -174,27 +178,23 @@ class OneStepImageLoss(TrainingLoss):
         if crop_size is not None and (len(crop_size) != 2 or min(crop_size) < 1):
             raise ValueError('crop_size of OneStepImageLoss must be two positive '
                              f'numbers of cells, but got {crop_size}')
-        self.end_only = end_only
+        if not 0 < last_fraction <= 1:
+            raise ValueError('last_fraction of OneStepImageLoss must be in (0, 1], '
+                             f'but got {last_fraction}')
+        self.last_fraction = last_fraction
         self.crop_size = crop_size
         self.begin = begin
         self.name = name
         self.weight = weight
         self.loss = nn.L1Loss() if loss is None else MODELS.build(loss)
 
-    def check_model(self, model: 'SemFlowModel') -> None:
-        """See :meth:`TrainingLoss.check_model`; and the times."""
-        super().check_model(model)
-        if self.end_only:
-            self.check_fraction(model, 'end', ', or end_only=False')
-
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:
         """See :meth:`TrainingLoss.forward`."""
-        found = model.process.estimate(step.point, step.prediction, 'image')
-        true = step.z0
-        if self.end_only:
-            at_end = self.part_at(model, 'end', len(true))
-            found, true = found[at_end], true[at_end]
+        first = len(step.z0) - round(self.last_fraction * len(step.z0))
+        found = model.process.estimate(
+            step.point, step.prediction, 'image')[first:]
+        true = step.z0[first:]
         iteration = MessageHub.get_current_instance().get_info('iter', 0)
         if iteration < self.begin or not len(true):
             return {f'loss_{self.name}': 0 * step.prediction.sum()}
