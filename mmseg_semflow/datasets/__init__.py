@@ -7,12 +7,18 @@ from .layout import CheckedCityscapesDataset, CheckedCOCOStuffDataset, check_lay
 from .rare_classes import RareClassSampler
 from .seeded import SeededDataset, SeededSampler
 from .toy_street import ToyStreetDataset
-from .transforms import GeneratePseudoMask, PackSemFlowInputs, PerturbPseudoMask
+from .transforms import (
+    GeneratePseudoMask,
+    PackSemFlowInputs,
+    PasteRareObjects,
+    PerturbPseudoMask,
+)
 from .unreadable import UnreadableImageError
 
 __all__ = [
     'CachedLatentsDataset', 'CamVidDataset', 'CelebAMaskHQDataset',
     'CheckedCOCOStuffDataset', 'CheckedCityscapesDataset', 'GeneratePseudoMask',
-    'PackSemFlowInputs', 'PerturbPseudoMask', 'RareClassSampler', 'SeededDataset',
-    'SeededSampler', 'ToyStreetDataset', 'UnreadableImageError', 'check_layout'
+    'PackSemFlowInputs', 'PasteRareObjects', 'PerturbPseudoMask', 'RareClassSampler',
+    'SeededDataset', 'SeededSampler', 'ToyStreetDataset', 'UnreadableImageError',
+    'check_layout'
 ]

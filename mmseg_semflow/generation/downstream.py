@@ -26,6 +26,8 @@ from mmseg_semflow.files import write_bytes
 from mmseg_semflow.synthesis.gallery import to_png
 
 ARMS = REAL, GENERATED, BOTH = 'real', 'generated', 'both'
+# What it has to beat, and what needs no generated set.
+PASTED = 'copy_paste'
 SETTINGS, RESULT = 'settings.json', 'result.json'
 _COMPARED = ('train_cfg', 'model', 'train_dataloader', 'test_dataloader',
              'optim_wrapper', 'param_scheduler', 'custom_hooks', 'randomness',
@@ -65,7 +67,7 @@ class ClassIoUMetric(IoUMetric):
 class Downstream:
     """Train a segmentor on real pictures, on generated ones, and on both.
 
-    The three arms differ in nothing but their training set: network, iterations,
+    The arms differ in nothing but their training set: network, iterations,
     batch, transforms and test set are the config's, and runs of one seed begin with
     the same weights. In ``both`` the parts are repeated whole times so that each is
     seen about as often as the other.
@@ -79,7 +81,8 @@ class Downstream:
         generated (str | Path): Folder of the generated set. Its ``dataset.py``
             defines ``generated_dataset``, a dataset without a pipeline.
         work_dir (str | Path): Folder of the runs.
-        arms (Sequence[str]): Of ``'real'``, ``'generated'`` and ``'both'``.
+        arms (Sequence[str]): Of ``'real'``, ``'generated'``, ``'both'``, and
+            ``'copy_paste'``, the real ones with :class:`PasteRareObjects`.
             Defaults to all.
         seeds (Sequence[int]): Seeds of the trainings. Defaults to 0, 1, 2.
         share (float): Share of the real pictures to train on, evenly spaced and
@@ -168,6 +171,8 @@ class Downstream:
     def dataset(self, arm: str) -> ConfigDict:
         """Give the config of an arm's training set."""
         parts = self._real_cfg, self._generated_cfg
+        if arm == PASTED:
+            return _with_pasted_objects(self._real_cfg)
         if arm != BOTH:
             return copy.deepcopy(parts[arm == GENERATED])
         # The classes are compared above; palettes may differ.
@@ -226,6 +231,7 @@ class Downstream:
         """List what the figures of a run depend on, as text."""
         unused = {
             REAL: ('generated pictures', ),
+            PASTED: ('generated pictures', ),
             GENERATED: ('share', 'names of real pictures')
         }.get(arm, ())
         cfg = self.config(arm, seed).to_dict()
@@ -322,8 +328,9 @@ class Downstream:
 
 def _check_choices(arms: Sequence[str], seeds: Sequence[int],
                    share: float) -> None:
-    if not arms or set(arms) - set(ARMS) or _doubled(arms):
-        raise ValueError(f'arms must be different ones of {", ".join(ARMS)}, but got '
+    known = *ARMS, PASTED
+    if not arms or set(arms) - set(known) or _doubled(arms):
+        raise ValueError(f'arms must be different ones of {", ".join(known)}, but got '
                          f'{" ".join(arms) or "none"}')
     if not seeds or min(seeds) < 0 or _doubled(seeds):
         raise ValueError('seeds must be different numbers of 0 or more, but got '
@@ -395,6 +402,20 @@ def _repeats(num_real: int, num_generated: int) -> Tuple[int, int]:
     """Choose whole repetitions that bring two numbers close to each other."""
     return (max(1, round(num_generated / num_real)),
             max(1, round(num_real / num_generated)))
+
+
+def _with_pasted_objects(dataset: dict) -> ConfigDict:
+    """Paste objects of other pictures, as they are loaded and not yet resized."""
+    kinds = [str(transform['type']).split('.')[-1] for transform in dataset['pipeline']]
+    if not kinds[:2] == ['LoadImageFromFile', 'LoadAnnotations']:
+        raise ValueError(
+            f'the arm {PASTED} needs a train_dataloader.dataset.pipeline that begins '
+            f'with LoadImageFromFile, LoadAnnotations, but got {", ".join(kinds)}')
+    pipeline = copy.deepcopy(dataset['pipeline'])
+    return ConfigDict(
+        type='MultiImageMixDataset',
+        dataset=dict(dataset, pipeline=pipeline[:2]),
+        pipeline=[dict(type='PasteRareObjects'), *pipeline[2:]])
 
 
 def _distorted(pipeline: Sequence[dict]) -> List[dict]:

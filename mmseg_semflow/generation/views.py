@@ -8,6 +8,7 @@ import numpy as np
 
 from mmseg_semflow.datasets.label_maps import LabelMaps
 from mmseg_semflow.datasets.mask_choice import MaskChoice, numbers_of
+from mmseg_semflow.datasets.pasting import find_place
 from mmseg_semflow.datasets.seeded import MASK_VIEW
 
 Sides = Tuple[int, int]
@@ -124,14 +125,14 @@ class MaskViews:
             # Rows of maps of other sizes tell nothing of the perspective.
             if index == own or donor.shape != label_map.shape:
                 continue
-            place = paste_object(label_map, donor, label, rng)
+            place = find_place(label_map, donor, label, rng)
             if place is not None:
-                label_map, shift = place
+                label_map = place.paste(label_map, donor)
                 pasted.append(
                     dict(
                         source=self.label_maps.path(index).name,
                         label=label,
-                        shift=shift))
+                        shift=place.shift))
         return label_map, pasted
 
 
@@ -179,65 +180,3 @@ def place_crop(label_map: np.ndarray, size: Sides, label: Optional[int],
         if share >= CROP_SHARE:
             break
     return best
-
-
-def paste_object(label_map: np.ndarray, donor: np.ndarray, label: int,
-                 rng: np.random.Generator) -> Optional[Tuple[np.ndarray, int]]:
-    """Paste an object of another map in the right perspective.
-
-    An object, a connected component, keeps its size and its rows, as cameras at one
-    height over one ground see it, and is shifted sideways to where it stands on
-    what it stood on: the class right below it. What stands nearer, on lower rows,
-    stays before it.
-
-    Args:
-        label_map (np.ndarray): Labels, shape (H, W).
-        donor (np.ndarray): Labels that hold the object, of the same shape.
-        label (int): Its class.
-        rng (np.random.Generator): Source of randomness.
-
-    Returns:
-        Optional[Tuple[np.ndarray, int]]: A new map, and by how many columns the
-        object was shifted; None if none of ten tries found a place.
-    """
-    count, components, stats, _ = cv2.connectedComponentsWithStats(
-        (donor == label).astype(np.uint8), connectivity=8)
-    if count < 2:
-        return None
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    component = 1 + int(rng.choice(len(areas), p=areas / areas.sum()))
-    left, top, width, height = stats[component, :4]
-    mask = components[top:top + height, left:left + width] == component
-    below = top + height
-    if below >= len(donor):
-        return None
-    feet = np.flatnonzero(mask[-1])
-    ground = np.bincount(donor[below, left + feet]).argmax()
-    for _ in range(TRIES):
-        start = int(rng.integers(label_map.shape[1] - width + 1))
-        if (label_map[below, start + feet] == ground).mean() < 0.5:
-            continue
-        window = (slice(top, below), slice(start, start + width))
-        shown = mask & ~_nearer(label_map, ground, below)[window]
-        if not shown.any():
-            continue
-        new = label_map.copy()
-        new[window][shown] = label
-        return new, start - int(left)
-    return None
-
-
-def _nearer(label_map: np.ndarray, ground: int, row: int) -> np.ndarray:
-    """Find what stands on lower rows: components that end there.
-
-    Those that reach the border are no objects but ground, such as pavements.
-    """
-    nearer = np.zeros(label_map.shape, bool)
-    for label in np.setdiff1d(np.unique(label_map[row:]), [ground, 255]):
-        _, components, stats, _ = cv2.connectedComponentsWithStats(
-            (label_map == label).astype(np.uint8), connectivity=8)
-        ends = stats[:, cv2.CC_STAT_TOP] + stats[:, cv2.CC_STAT_HEIGHT]
-        chosen = (ends > row) & (ends < len(label_map))
-        chosen[0] = False
-        nearer |= chosen[components]
-    return nearer

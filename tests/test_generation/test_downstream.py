@@ -127,7 +127,8 @@ def loader_of(downstream, arm):
 
 
 @pytest.mark.parametrize('arm, times', [
-    ('real', (1, 0)), ('generated', (0, 1)), ('both', (1, 2))])
+    ('real', (1, 0)), ('generated', (0, 1)), ('both', (1, 2)),
+    ('copy_paste', (1, 0))])
 def test_an_epoch_reads_every_file_of_the_parts(arm, times, build):
     """12 real and 5 generated pictures: the latter twice, about 1 : 1."""
     loader = loader_of(build(), arm)
@@ -200,6 +201,11 @@ def test_distortion_of_all_arms(build, cfg):
         assert all(found == [*kinds[:3], 'PhotoMetricDistortion', kinds[3]]
                    for found in pipelines(distorted, arm))
         DATASETS.build(distorted.dataset(arm))[0]
+    pasted = distorted.dataset('copy_paste')
+    assert [t.type for t in pasted.dataset.pipeline] == kinds[:2]
+    assert [t.type for t in pasted.pipeline] == [
+        'PasteRareObjects', kinds[2], 'PhotoMetricDistortion', kinds[3]
+    ]
     assert [t.type for t in cfg.train_dataloader.dataset.pipeline] == kinds
 
 
@@ -367,7 +373,8 @@ def test_what_changes_no_figure_may_change(build, cfg, tmp_path):
 
 @pytest.mark.parametrize('options, reason', [
     (dict(arms=['real', 'fake']),
-     'arms must be different ones of real, generated, both, but got real fake'),
+     'arms must be different ones of real, generated, both, copy_paste, but got '
+     'real fake'),
     (dict(arms=['both', 'both']), 'arms must be different .* but got both both'),
     (dict(arms=[]), 'but got none'),
     (dict(seeds=[0, 1, 0]),

@@ -9,7 +9,6 @@ from mmseg_semflow.datasets.seeded import PASTE_CHOICE
 from mmseg_semflow.generation.views import (
     MaskViews,
     enlarge,
-    paste_object,
     place_crop,
 )
 from tiny import META, write_street
@@ -98,48 +97,6 @@ def test_a_crop_finds_its_class():
         assert 0 <= top <= 50 and 0 <= left <= 70
 
 
-def street_of(label, ground, columns):
-    """Sky, then a road of classes by columns, and an object on it."""
-    label_map = np.zeros((20, 40), np.uint8)
-    label_map[12:] = ground
-    label_map[9:13, columns] = label
-    return label_map
-
-
-def test_pasted_objects_keep_size_and_rows_and_stand_on_what_they_stood_on():
-    donor = street_of(5, 1, slice(3, 6))
-    target = np.zeros((20, 40), np.uint8)
-    target[12:, :20], target[12:, 20:] = 2, 1
-    rng = np.random.default_rng(0)
-    shifts = set()
-    for _ in range(30):
-        place = paste_object(target, donor, 5, rng)
-        if place is None:
-            continue
-        found, shift = place
-        rows, columns = np.nonzero(found == 5)
-        assert set(rows) == {9, 10, 11, 12} and len(rows) == 12
-        assert columns.min() == 3 + shift
-        # On the road, at least by half, and nothing else has changed.
-        assert columns.min() >= 19
-        np.testing.assert_array_equal(found[found != 5], target[found != 5])
-        shifts.add(shift)
-    assert len(shifts) > 5
-    assert not (target == 5).any()
-
-
-def test_what_stands_nearer_stays_before_a_pasted_object():
-    donor = street_of(5, 1, slice(0, 40))
-    target = np.zeros((20, 40), np.uint8)
-    target[12:] = 1
-    target[10:15, 10:20] = 7  # nearer: its feet are two rows lower
-    target[5:12, 30:35] = 8  # farther
-    found, _ = paste_object(target, donor, 5, np.random.default_rng(0))
-    np.testing.assert_array_equal(found[10:15, 10:20], 7)
-    assert (found[9:12, 30:35] == 5).all()
-    assert (found[9:13, :10] == 5).all()
-
-
 def test_flips_swap_left_and_right(label_maps):
     choice = EveryMaskChoice(label_maps.counts, 1)
     plain = MaskViews(label_maps, choice, (24, 32), flip=1.)(0).label_map
@@ -147,15 +104,6 @@ def test_flips_swap_left_and_right(label_maps):
         label_maps, choice, (24, 32), flip=1., swap_labels=[(1, 2), (0, 4)])(0)
     expected = np.array([4, 2, 1, 3, 0, *range(5, 256)])[plain]
     np.testing.assert_array_equal(swapped.label_map, expected)
-
-
-def test_nothing_is_pasted_where_nothing_stands():
-    donor = street_of(5, 1, slice(3, 6))
-    rng = np.random.default_rng(0)
-    assert paste_object(np.full_like(donor, 2), donor, 5, rng) is None
-    assert paste_object(donor, np.zeros_like(donor), 5, rng) is None
-    # It touches the lower border: what it stands on is not known.
-    assert paste_object(donor, np.full_like(donor, 5), 5, rng) is None
 
 
 @pytest.mark.parametrize('paste', [1, 3])
