@@ -68,8 +68,8 @@ ALLOWED = {
         'files', 'flow', 'models', 'pixels', 'synthesis', 'comparison'
     },
     'generation': {
-        *TOOLBOX, 'matplotlib', 'apis', 'datasets', 'files', 'pixels', 'synthesis',
-        'generation'
+        *TOOLBOX, 'matplotlib', 'apis', 'datasets', 'engine', 'files', 'pixels',
+        'synthesis', 'generation'
     },
     'benchmark': {
         *TOOLBOX, 'apis', 'datasets', 'flow', 'models', 'synthesis', 'benchmark'

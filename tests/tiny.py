@@ -160,6 +160,17 @@ def write_street(root):
     return root
 
 
+def street_dataset(root, split='train', **kwargs) -> dict:
+    """Config of mmseg's dataset of a split of the ``street`` folder."""
+    return dict(
+        type='mmseg.BaseSegDataset',
+        metainfo=META,
+        data_root=str(root),
+        data_prefix=dict(
+            img_path=f'img_dir/{split}', seg_map_path=f'ann_dir/{split}'),
+        **kwargs)
+
+
 TEST_PIPELINE = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
@@ -173,14 +184,7 @@ def runner_cfg(root, work_dir, max_iters=4, **kwargs) -> Config:
     def loader(split, pipeline, **options):
         return dict(
             num_workers=0,
-            dataset=dict(
-                type='BaseSegDataset',
-                metainfo=META,
-                data_root=str(root),
-                data_prefix=dict(
-                    img_path=f'img_dir/{split}',
-                    seg_map_path=f'ann_dir/{split}'),
-                pipeline=pipeline),
+            dataset=street_dataset(root, split, pipeline=pipeline),
             **options)
 
     cfg = dict(

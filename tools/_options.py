@@ -3,7 +3,7 @@
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional
+from typing import TYPE_CHECKING, List, Optional, Tuple
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -60,6 +60,23 @@ def read_config(path: str, cfg_options: Optional[List[str]] = None) -> 'Config':
             f'--cfg-options {" ".join(cfg_options)} cannot be merged into '
             f'{path}: {error.args[0]}') from error
     return cfg
+
+
+def take_rank() -> Tuple[int, int]:
+    """Tell which of how many processes of a launcher this is, and take its GPU.
+
+    For tools that share their work by its number and exchange nothing.
+
+    Returns:
+        Tuple[int, int]: ``rank`` and ``world_size``; 0 and 1 without a launcher.
+    """
+    import torch
+    rank, world_size, local_rank = (
+        int(os.environ.get(name, default))
+        for name, default in dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0).items())
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+    return rank, world_size
 
 
 def add_runner_options(parser: argparse.ArgumentParser) -> None:

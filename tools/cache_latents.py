@@ -8,9 +8,8 @@ or, shared by 8 GPUs:
 """
 
 import argparse
-import os
 
-from _options import add_cfg_options, read_config
+from _options import add_cfg_options, read_config, take_rank
 from _startup import imports, run
 
 
@@ -35,15 +34,9 @@ def main() -> None:
     """Run the tool."""
     args = parse_args()
     with imports():
-        import torch
-
         from mmseg_semflow.apis.latent_cache import cache_latents
         cfg = read_config(args.config, args.cfg_options)
-    rank, world_size, local_rank = (
-        int(os.environ.get(name, default))
-        for name, default in dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0).items())
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank)
+    rank, world_size = take_rank()
     cache = cache_latents(cfg, args.out, args.num_draws, args.device, rank,
                           world_size)
     if rank == 0:

@@ -10,9 +10,8 @@ or, shared by 8 GPUs:
 """
 
 import argparse
-import os
 
-from _options import add_cfg_options, read_config
+from _options import add_cfg_options, read_config, take_rank
 from _startup import imports, run
 
 
@@ -91,15 +90,9 @@ def main() -> None:
     if args.choose == 'hard' and args.judge is None:
         raise ValueError('--choose hard needs --judge, which tells what is hard')
     with imports():
-        import torch
-
         from mmseg_semflow.generation.generate import generate_set
         cfg = read_config(args.config, args.cfg_options)
-    rank, world_size, local_rank = (
-        int(os.environ.get(name, default))
-        for name, default in dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0).items())
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank)
+    rank, world_size = take_rank()
     synthesis = {
         name: getattr(args, name)
         for name in ('num_steps', 'solver', 'dtype', 'batch_size')

@@ -78,7 +78,6 @@ def main() -> None:
     with imports():
         from mmseg_semflow.apis import SemFlowInferencer
         from mmseg_semflow.files import digest_of
-        from mmseg_semflow.synthesis import LatentStatistics
         from mmseg_semflow.synthesis.folder import synthesize_folder
     inferencer = SemFlowInferencer(args.config, args.checkpoint, args.device)
     names = ('num_samples', 'seed', 'num_steps', 'solver', 'amplitude', 'size',
@@ -89,14 +88,13 @@ def main() -> None:
         given['size'] = None
     if args.fusion:
         given['base_size'] = args.fusion
-    # Wrong arguments are told before the style is measured.
-    synthesizer = inferencer.synthesizer(**given)
     unread = {}
-    if args.style is not None:
+    if args.style is None:
+        synthesizer = inferencer.synthesizer(**given)
+    else:
         strength = 1. if args.style_strength is None else args.style_strength
-        style, unread = LatentStatistics.of_pictures(
-            inferencer.semflow, args.style, strength, args.fusion or synthesizer.size)
-        synthesizer = inferencer.synthesizer(**given, style=style)
+        synthesizer, unread = inferencer.styled_synthesizer(
+            args.style, strength, **given)
     palette = None if args.palette is None else inferencer.palette
     if args.palette:
         from mmseg.utils import get_palette

@@ -1,7 +1,7 @@
 """Both directions of SemFlow from Python."""
 
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import mmcv
@@ -12,7 +12,11 @@ from mmseg.apis import inference_model
 from mmseg.structures import SegDataSample
 
 from mmseg_semflow.models import SemFlow
-from mmseg_semflow.synthesis import MultiResolutionFusion, Synthesizer
+from mmseg_semflow.synthesis import (
+    LatentStatistics,
+    MultiResolutionFusion,
+    Synthesizer,
+)
 from mmseg_semflow.synthesis.pictures import Palette, read_label_map
 
 from .loading import ConfigType, load_model
@@ -125,6 +129,29 @@ class SemFlowInferencer:
         for name in ('size', 'tile_size', 'tile_stride'):
             defaults.pop(name, None)
         return MultiResolutionFusion(self.semflow, **{**defaults, **kwargs})
+
+    def styled_synthesizer(self,
+                           pictures: Union[str, Path],
+                           strength: float = 1.,
+                           **kwargs) -> Tuple[Synthesizer, Dict[str, str]]:
+        """Make a synthesizer of pictures that look like others.
+
+        Args:
+            pictures (str | Path): A file or a folder, see
+                :class:`LatentStatistics`; they are brought to the size of the
+                synthesis.
+            strength (float): How much of it, in [0, 1]. Defaults to 1.
+            **kwargs: See :meth:`synthesizer`.
+
+        Returns:
+            Tuple[Synthesizer, Dict[str, str]]: The synthesizer, and the pictures
+            that could not be read, with the reason.
+        """
+        # Wrong arguments are told before the style is measured.
+        plain = self.synthesizer(**kwargs)
+        style, unread = LatentStatistics.of_pictures(
+            self.semflow, pictures, strength, kwargs.get('base_size') or plain.size)
+        return self.synthesizer(**kwargs, style=style), unread
 
     def synthesize(self,
                    masks: Union[Picture, Sequence[Picture]],

@@ -1,7 +1,7 @@
 """Which masks to take: rare classes more often, or each of them."""
 
 from abc import ABC, abstractmethod
-from typing import Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -14,6 +14,20 @@ MIN_SHARE = 3000 / 512**2
 def numbers_of(kind: int, seed: int, number: int) -> np.random.Generator:
     """Make the source of randomness of one draw: of a kind, a seed, a number."""
     return np.random.default_rng(np.random.SeedSequence((kind, seed, number)))
+
+
+def labels_of(names: Optional[Sequence[str]],
+              classes: Sequence[str]) -> Optional[List[int]]:
+    """Find the labels of classes by their names; None for None.
+
+    Raises:
+        ValueError: If there is no such class.
+    """
+    for name in names or ():
+        if name not in classes:
+            raise ValueError(
+                f'classes must be of {", ".join(classes)}, but got {name!r}')
+    return None if names is None else [list(classes).index(name) for name in names]
 
 
 class MaskChoice(ABC):

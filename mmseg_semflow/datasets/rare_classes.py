@@ -6,7 +6,7 @@ from mmengine.registry import DATA_SAMPLERS
 
 from .cached_latents import CachedLatentsDataset
 from .label_maps import LabelMaps
-from .mask_choice import MIN_SHARE, RareClassChoice
+from .mask_choice import MIN_SHARE, RareClassChoice, labels_of
 from .seeded import SeededDataset, SeededSampler
 
 
@@ -48,14 +48,10 @@ class RareClassSampler(SeededSampler):
         while isinstance(inner, (SeededDataset, CachedLatentsDataset)):
             inner = inner.dataset
         names = list(dataset.metainfo['classes'])
-        for name in classes or ():
-            if name not in names:
-                raise ValueError('classes of RareClassSampler must be of '
-                                 f'{", ".join(names)}, but got {name!r}')
+        labels = labels_of(classes, names)
         maps = LabelMaps(inner, len(names), getattr(inner, 'ignore_index', 255))
         self.choice = RareClassChoice(
-            maps.counts, seed, temperature, min_share,
-            classes and [names.index(name) for name in classes])
+            maps.counts, seed, temperature, min_share, labels)
 
     def index_at(self, position: int) -> int:
         """See :meth:`SeededSampler.index_at`."""

@@ -18,7 +18,8 @@ _ALLOWED = re.compile(
 _SCHEDULER = re.compile(r'param_scheduler(\.\d+)?\.type')
 
 
-def _flatten(value: Any, name: str) -> Iterator[Tuple[str, str]]:
+def flatten(value: Any, name: str) -> Iterator[Tuple[str, str]]:
+    """List the values of a part of a config by dotted keys, as text."""
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, (list, tuple)):
@@ -27,7 +28,7 @@ def _flatten(value: Any, name: str) -> Iterator[Tuple[str, str]]:
         yield name, repr(value)
         return
     for key, inner in items:
-        yield from _flatten(inner, f'{name}.{key}')
+        yield from flatten(inner, f'{name}.{key}')
 
 
 def training_settings(runner: Runner) -> Dict[str, str]:
@@ -56,7 +57,7 @@ def training_settings(runner: Runner) -> Dict[str, str]:
     }
     return {
         key: value
-        for name, part in parts.items() for key, value in _flatten(part, name)
+        for name, part in parts.items() for key, value in flatten(part, name)
         if not _IGNORED.match(key)
     }
 

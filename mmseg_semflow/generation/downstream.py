@@ -22,6 +22,7 @@ from mmseg.registry import METRICS
 from mmseg_semflow.apis.loading import name_of
 from mmseg_semflow.apis.tables import Row, keys_of, to_csv, to_markdown
 from mmseg_semflow.datasets.layout import check_layout
+from mmseg_semflow.engine.settings import flatten
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.synthesis.gallery import to_png
 
@@ -238,7 +239,7 @@ class Downstream:
         found = dict(share=repr(self.share), distort=repr(self.distort))
         found |= self._digests
         for name in _COMPARED:
-            found.update(_flatten(cfg.get(name), name))
+            found.update(flatten(cfg.get(name), name))
         return {
             key: value
             for key, value in found.items()
@@ -438,18 +439,6 @@ def _digest(parts: Iterator[bytes]) -> str:
     for part in parts:
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()[:16]
-
-
-def _flatten(value: Any, name: str) -> Iterator[Tuple[str, str]]:
-    """List values by dotted keys, as text."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flatten(inner, f'{name}.{key}')
-    elif isinstance(value, (list, tuple)):
-        for i, inner in enumerate(value):
-            yield from _flatten(inner, f'{name}.{i}')
-    else:
-        yield name, repr(value)
 
 
 def _as_json(value: dict) -> bytes:

@@ -1,6 +1,5 @@
 """From a checkpoint and the masks it was trained on to a labelled set."""
 
-import hashlib
 import json
 import time
 from pathlib import Path
@@ -16,14 +15,14 @@ from mmseg_semflow.datasets.label_maps import LabelMaps
 from mmseg_semflow.datasets.mask_choice import (
     EveryMaskChoice,
     RareClassChoice,
+    labels_of,
     times_by_hardness,
 )
 from mmseg_semflow.datasets.seeded import MASK_CHOICE, PASTE_CHOICE
 from mmseg_semflow.files import digest_of, write_bytes
-from mmseg_semflow.synthesis import LatentStatistics
 
 from .filters import CycleFilter, LossFilter
-from .labelled_set import LabelledSet, RealPairs, check_folder, claim_folder
+from .labelled_set import LabelledSet, RealPairs, check_folder, settings_digest
 from .views import MaskViews
 
 CHOICES = ('rare', 'each', 'hard')
@@ -108,14 +107,13 @@ def generate_set(config: Union[str, Path, Config],
     synthesis['seed'] = seed
     if synthesis.get('base_size') is None:
         synthesis['size'] = size
-    synthesizer = inferencer.synthesizer(**synthesis)
-    if style is not None:
-        statistics, unread = LatentStatistics.of_pictures(
-            inferencer.semflow, style, style_strength,
-            synthesis.get('base_size') or size)
+    if style is None:
+        synthesizer = inferencer.synthesizer(**synthesis)
+    else:
+        synthesizer, unread = inferencer.styled_synthesizer(
+            style, style_strength, **synthesis)
         for reason in unread.values():
             print(f'left out of the style: {reason}', flush=True)
-        synthesizer = inferencer.synthesizer(**synthesis, style=statistics)
     if codec.ignore_index != 255:
         raise ValueError('the labels of a set have 255 for void, but ignore_index of '
                          f'the codec is {codec.ignore_index}')
@@ -123,14 +121,12 @@ def generate_set(config: Union[str, Path, Config],
         raise ValueError(f'min_agreement must be in [0, 1], but got {min_agreement}')
     source = innermost(cfg.train_dataloader.dataset)
     label_maps = LabelMaps(source, codec.num_classes)
-    labels = None if classes is None else [
-        _index_of(name, inferencer.classes) for name in classes
-    ]
+    labels = labels_of(classes, inferencer.classes)
     own_flip, swapped = flip_of_training(source)
     semflow = cfg.model.semflow
     settings = dict(
         weights=digest_of(checkpoint),
-        model=_digest([
+        model=settings_digest([
             semflow.get(part) for part in ('codec', 'process', 'wrappers', 'refiner')
         ]),
         masks=dataset_key(label_maps.dataset),
@@ -142,7 +138,10 @@ def generate_set(config: Union[str, Path, Config],
         swapped=swapped,
         paste=paste,
         size=list(size),
-        judge=judge and [_digest(Config.fromfile(judge[0])), digest_of(judge[1])],
+        judge=judge and [
+            settings_digest(Config.fromfile(judge[0])),
+            digest_of(judge[1])
+        ],
         synthesis=synthesizer.settings)
     fitted = Path(out, 'fitted.json')
     known = _read_fitted(fitted, settings)
@@ -166,13 +165,18 @@ def generate_set(config: Union[str, Path, Config],
     losses = None if judge is None else LossFilter(
         *judge, inferencer.classes, str(inferencer.semflow.device))
 
-    if rank:
-        known = _wait_for_fitted(fitted, settings)
-    elif known is None or (min_agreement is None and known['threshold'] is None):
+    calibrate = min_agreement is None
+    while rank and not _suffices(known, calibrate):
+        # The first process learns it for all.
+        time.sleep(0.2)
+        known = _read_fitted(fitted, settings)
+    if not _suffices(known, calibrate):
         check_folder(out, settings)
-        known = _fit(label_maps, size, cycle, losses, min_agreement is None)
-        claim_folder(out, settings)
-        write_bytes(fitted, json.dumps(dict(known, set=_digest(settings))).encode())
+        known = _fit(label_maps, size, cycle, losses, calibrate)
+        write_bytes(
+            Path(out, 'settings.json'), json.dumps(settings, indent=2).encode())
+        known['set'] = settings_digest(settings)
+        write_bytes(fitted, json.dumps(known).encode())
     if losses is not None:
         losses.class_losses = np.array(known['class_losses'])
     if choose == 'hard':
@@ -182,7 +186,7 @@ def generate_set(config: Union[str, Path, Config],
                            inferencer.palette, settings, cycle, losses)
     labelled.generate(num_images, rank, world_size)
     return labelled.finish(
-        num_images, known['threshold'] if min_agreement is None else min_agreement)
+        num_images, known['threshold'] if calibrate else min_agreement)
 
 
 def scale_of_training(dataset: dict, sides: Sequence[int],
@@ -258,26 +262,10 @@ def _read_fitted(path: Path, settings: dict) -> Optional[dict]:
     """Read what an earlier call learned for the same settings."""
     if path.is_file():
         known = json.loads(path.read_text())
-        if known.get('set') == _digest(settings):
+        if known.get('set') == settings_digest(settings):
             return known
     return None
 
 
-def _wait_for_fitted(path: Path, settings: dict) -> dict:
-    """Wait for the first process, which learns it for all."""
-    while True:
-        known = _read_fitted(path, settings)
-        if known is not None:
-            return known
-        time.sleep(0.2)
-
-
-def _index_of(name: str, classes: Sequence[str]) -> int:
-    if name not in classes:
-        raise ValueError(f'classes must be of {", ".join(classes)}, but got {name!r}')
-    return list(classes).index(name)
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _suffices(known: Optional[dict], calibrate: bool) -> bool:
+    return known is not None and not (calibrate and known['threshold'] is None)

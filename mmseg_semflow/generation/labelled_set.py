@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Union
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from mmengine.utils import ProgressBar
 
 from mmseg_semflow.apis.tables import to_markdown
+from mmseg_semflow.datasets.cached_latents import as_json
 from mmseg_semflow.datasets.label_maps import LabelMaps, class_pixels
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.pixels import paint
@@ -79,7 +81,7 @@ def check_folder(out: Union[str, Path], settings: dict) -> None:
     out = Path(out)
     path = out / 'settings.json'
     if path.is_file():
-        found, wanted = json.loads(path.read_text()), _as_json(settings)
+        found, wanted = json.loads(path.read_text()), as_json(settings)
         for key in {**wanted, **found}:
             if found.get(key) != wanted.get(key):
                 raise ValueError(
@@ -91,15 +93,10 @@ def check_folder(out: Union[str, Path], settings: dict) -> None:
                          'settings.json. Choose another folder (--out)')
 
 
-def claim_folder(out: Union[str, Path], settings: dict) -> None:
-    """Write what a set depends on, after :func:`check_folder`."""
-    check_folder(out, settings)
-    text = json.dumps(_as_json(settings), indent=2)
-    write_bytes(Path(out, 'settings.json'), text.encode())
-
-
-def _as_json(settings: dict) -> dict:
-    return json.loads(json.dumps(settings))
+def settings_digest(settings: Any) -> str:
+    """Compute the beginning of the SHA-256 of settings, 16 hexadecimal digits."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class LabelledSet:
@@ -124,7 +121,7 @@ class LabelledSet:
         synthesizer (Synthesizer): Draws.
         classes (Sequence[str]): Names of the classes.
         palette (Sequence[Sequence[int]]): RGB colour of each.
-        settings (dict): What :func:`claim_folder` got.
+        settings (dict): What :func:`check_folder` got.
         cycle (CycleFilter): Scores, and rejects, pictures.
         losses (LossFilter, optional): Voids pixels. Defaults to None.
     """
@@ -145,8 +142,7 @@ class LabelledSet:
         self.palette = [list(colour) for colour in palette]
         self.losses = losses
         self.cycle = cycle
-        text = json.dumps(settings, sort_keys=True)
-        self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.digest = settings_digest(settings)
 
     def paths(self, number: int, folder: str = KEPT) -> Dict[str, Path]:
         """Tell the files of a picture, kept or ``'rejected'``."""
@@ -268,8 +264,9 @@ class LabelledSet:
                     for folder in ((REJECTED, KEPT) if kept else (KEPT, REJECTED)))
         for kind in ('ann', 'img'):
             new[kind].parent.mkdir(parents=True, exist_ok=True)
-            # One by one: a call that was killed between the two is caught up.
-            if old[kind].exists():
+            # One by one: a call that was killed between the two is caught up. Other
+            # processes may be placing the same.
+            with suppress(FileNotFoundError):
                 os.replace(old[kind], new[kind])
 
     def _write_sheet(self, path: Path, records: Sequence[dict]) -> None:

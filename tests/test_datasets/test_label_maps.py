@@ -5,18 +5,11 @@ import pytest
 
 from mmseg_semflow.datasets.label_maps import LabelMaps
 from mmseg_semflow.datasets.unreadable import UnreadableImageError
-from tiny import META
+from tiny import street_dataset
 
 
 def maps_of(street, num_classes=5, **kwargs):
-    return LabelMaps(
-        dict(
-            type='mmseg.BaseSegDataset',
-            metainfo=META,
-            data_root=str(street),
-            data_prefix=dict(
-                img_path='img_dir/train', seg_map_path='ann_dir/train'),
-            **kwargs), num_classes)
+    return LabelMaps(street_dataset(street, **kwargs), num_classes)
 
 
 def test_counts_are_those_of_the_files(shared_street):

@@ -5,7 +5,7 @@ import pytest
 from mmseg.registry import DATASETS, TRANSFORMS
 
 from mmseg_semflow.datasets.pasting import find_place
-from tiny import META
+from tiny import street_dataset
 
 
 def street_of(label, ground, columns):
@@ -77,12 +77,8 @@ def mixed(shared_street):
     return DATASETS.build(
         dict(
             type='mmseg.MultiImageMixDataset',
-            dataset=dict(
-                type='BaseSegDataset',
-                metainfo=META,
-                data_root=str(shared_street),
-                data_prefix=dict(
-                    img_path='img_dir/train', seg_map_path='ann_dir/train'),
+            dataset=street_dataset(
+                shared_street,
                 pipeline=[
                     dict(type='LoadImageFromFile'),
                     dict(type='LoadAnnotations')

@@ -15,7 +15,7 @@ from mmseg_semflow.datasets import (
     seeded,
 )
 from runs import build_runner
-from tiny import META, train_pipeline, transforms_pipeline
+from tiny import street_dataset, train_pipeline, transforms_pipeline
 
 
 def draws(start, number, size=5, rank=0, world_size=1, monkeypatch=None):
@@ -57,14 +57,8 @@ def test_kinds_of_draws_are_independent():
 def test_sample_depends_on_seed_and_position_alone(shared_street, pipeline):
     data = SeededDataset(
         DATASETS.build(
-            dict(
-                type='BaseSegDataset',
-                metainfo=META,
-                data_root=str(shared_street),
-                data_prefix=dict(
-                    img_path='img_dir/train', seg_map_path='ann_dir/train'),
-                serialize_data=False,
-                pipeline=pipeline())))
+            street_dataset(
+                shared_street, serialize_data=False, pipeline=pipeline())))
 
     def draw(position, seed=3):
         torch.rand(7), np.random.rand(7)
@@ -82,14 +76,7 @@ def test_sample_depends_on_seed_and_position_alone(shared_street, pipeline):
 
 def rare_sampler(root, seed=3, **kwargs):
     return RareClassSampler(
-        SeededDataset(
-            dict(
-                type='mmseg.BaseSegDataset',
-                metainfo=META,
-                data_root=str(root),
-                data_prefix=dict(
-                    img_path='img_dir/train', seg_map_path='ann_dir/train'))),
-        seed, **kwargs)
+        SeededDataset(street_dataset(root)), seed, **kwargs)
 
 
 def test_rare_classes_are_drawn_as_their_rule_says(shared_street):

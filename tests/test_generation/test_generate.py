@@ -16,8 +16,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
+from mmseg_semflow.datasets.label_maps import LabelMaps
 from mmseg_semflow.generation.generate import flip_of_training, scale_of_training
+from mmseg_semflow.generation.labelled_set import RealPairs
 from mmseg_semflow.synthesis.pictures import read_note
+from tiny import street_dataset
 
 ROOT = Path(__file__).parents[2]
 SIZE = ('--size', 16, 24, '--num-steps', 2, '--min-agreement', 0)
@@ -122,6 +125,23 @@ def test_another_process_waits_for_what_the_first_learns(make, monkeypatch, tmp_
     make('set', count=2)
     assert len(waits) == 3
     assert (out / 'img_dir/train/000001.png').is_file()
+
+
+def test_another_process_waits_for_the_threshold_too(
+        make, run_tool, monkeypatch, tmp_path):
+    """An earlier call set one, so that none was calibrated."""
+    out = make('set', count=1)
+    known = json.loads((out / 'fitted.json').read_text())
+    assert known['threshold'] is None
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+
+    def sleep(seconds):
+        (out / 'fitted.json').write_text(json.dumps(dict(known, threshold=0.)))
+
+    monkeypatch.setattr('mmseg_semflow.generation.generate.time.sleep', sleep)
+    said = run_tool('generate_dataset.py', '--out', out, '--num-images', 2, *SIZE[:5])
+    assert '2 of 2 pictures were kept' in said
 
 
 def test_seeds_differ_and_one_seed_does_not(make):
@@ -315,18 +335,8 @@ def test_flip_is_that_of_the_training():
         0.5, [(4, 5), (6, 7), (8, 9)])
 
 
-def test_real_pictures_are_brought_to_the_size_of_the_set(tmp_path):
-    from mmseg_semflow.datasets.label_maps import LabelMaps
-    from mmseg_semflow.generation.labelled_set import RealPairs
-    from tiny import META, write_street
-    root = write_street(tmp_path / 'street')
-    maps = LabelMaps(
-        dict(
-            type='mmseg.BaseSegDataset',
-            metainfo=META,
-            data_root=str(root),
-            data_prefix=dict(
-                img_path='img_dir/train', seg_map_path='ann_dir/train')), 5)
+def test_real_pictures_are_brought_to_the_size_of_the_set(shared_street):
+    maps = LabelMaps(street_dataset(shared_street), 5)
     pairs = RealPairs(maps, (24, 24), [2, 4])
     assert len(pairs) == 2
     for (image, labels), index in zip(pairs, (2, 4), strict=True):

@@ -11,23 +11,12 @@ from mmseg_semflow.generation.views import (
     enlarge,
     place_crop,
 )
-from tiny import META, write_street
+from tiny import street_dataset
 
 
 @pytest.fixture
-def label_maps(street):
-    return LabelMaps(
-        dict(
-            type='mmseg.BaseSegDataset',
-            metainfo=META,
-            data_root=str(street),
-            data_prefix=dict(
-                img_path='img_dir/train', seg_map_path='ann_dir/train')), 5)
-
-
-@pytest.fixture
-def street(tmp_path):
-    return write_street(tmp_path / 'street')
+def label_maps(shared_street):
+    return LabelMaps(street_dataset(shared_street), 5)
 
 
 def test_without_scale_and_flip_a_view_is_the_map(label_maps):

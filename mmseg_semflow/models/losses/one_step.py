@@ -80,7 +80,7 @@ class OneStepMapLoss(TrainingLoss):
         z1 = model.process.estimate(step.point, step.prediction, 'mask')
         label_maps = step.label_maps
         if self.start_only:
-            at_start = self.part_at(model, 'start', len(z1))
+            at_start = self.part_at_start(model, len(z1))
             z1, label_maps = z1[at_start], label_maps[at_start]
         logits = self.logits(model, model.autoencoder.decode(z1))
         ignore_index = model.codec.ignore_index

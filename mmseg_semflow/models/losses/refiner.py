@@ -59,7 +59,7 @@ class RefinerLoss(TrainingLoss):
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:
         """See :meth:`TrainingLoss.forward`."""
-        at_start = self.part_at(model, 'start', len(step.z0))
+        at_start = self.part_at_start(model, len(step.z0))
         z1 = model.process.estimate(step.point, step.prediction, 'mask')[at_start]
         read = z1.detach()
         if self.network_share:

@@ -61,21 +61,17 @@ class TrainingLoss(nn.Module):
                 f'set it{otherwise}')
 
     @staticmethod
-    def part_at(model: 'SemFlowModel', end: str, batch_size: int) -> slice:
-        """Find the samples of a batch at an end, without asking the device.
+    def part_at_start(model: 'SemFlowModel', batch_size: int) -> slice:
+        """Find the samples of a batch at t = 0, without asking the device.
 
         Args:
             model (SemFlowModel): One that passed :meth:`check_fraction`.
-            end (str): ``'start'``, t = 0, or ``'end'``, t = 1.
             batch_size (int): Number of samples B.
 
         Returns:
-            slice: Of the batch; empty where all others start.
+            slice: Of the batch.
         """
-        path = model.process.path
-        if end == 'start':
-            return slice(path.num_at_start(batch_size))
-        return slice(batch_size - path.num_at_end(batch_size), batch_size)
+        return slice(model.process.path.num_at_start(batch_size))
 
     def forward(self, model: 'SemFlowModel',
                 step: TrainingStep) -> Dict[str, Tensor]:
