@@ -44,6 +44,9 @@ ALLOWED = {
         'torch', 'numpy', 'cv2', 'PIL', 'matplotlib', 'mmengine', 'flow',
         'models', 'files', 'pixels', 'synthesis'
     },
+    'datasets/transforms/corrupt.py': {
+        'numpy', 'mmcv', 'mmseg', 'imagecorruptions', 'extras', 'datasets'
+    },
     'datasets': {*TOOLBOX, 'safetensors', 'flow', 'files', 'datasets'},
     'evaluation': {
         'torch', 'numpy', 'mmengine', 'mmseg', *METRICS, 'extras', 'safe_loading',

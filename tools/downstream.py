@@ -40,6 +40,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--rare', nargs='+', default=[], metavar='CLASS',
         help='classes whose mean IoU is a figure of its own; default: none')
+    parser.add_argument(
+        '--corruptions', nargs='+', default=[], metavar='NAME',
+        help='test also on pictures with fog, snow, gaussian_noise, darkness and '
+        'others of imagecorruptions; default: none')
+    parser.add_argument(
+        '--severity', type=int, default=3, help='of --corruptions, 1 to 5; default: 3')
     parser.add_argument('--work-dir', default='work_dirs/downstream')
     parser.add_argument(
         '--device', type=_device, help='cpu, cuda or cuda:N; default: a GPU if '
@@ -80,7 +86,8 @@ def main() -> None:
         use_device(args.device)
     downstream = Downstream(
         read_config(args.config, args.cfg_options), args.generated, args.work_dir,
-        args.arms, args.seeds, args.share, args.distort, args.rare)
+        args.arms, args.seeds, args.share, args.distort, args.rare,
+        args.corruptions, args.severity)
     runs = []
     for row in downstream.runs():
         runs.append(row)

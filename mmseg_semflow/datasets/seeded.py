@@ -15,7 +15,8 @@ from torch.utils.data import Dataset, Sampler
 from .unreadable import UnreadableImageError, naming_damaged_files
 
 # What a draw is for, so that no two kinds of draws share their numbers.
-ORDER, SAMPLE, ITERATION, VIEW, MASK_CHOICE, MASK_VIEW, PASTE_CHOICE = range(7)
+(ORDER, SAMPLE, ITERATION, VIEW, MASK_CHOICE, MASK_VIEW, PASTE_CHOICE,
+ CORRUPTION) = range(8)
 
 
 def seed_generators(*key: int) -> None:

@@ -14,10 +14,10 @@ from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple, Union
 from matplotlib import pyplot as plt
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import Runner, TestLoop
 from mmseg.datasets import BaseSegDataset
 from mmseg.evaluation import IoUMetric
-from mmseg.registry import METRICS
+from mmseg.registry import METRICS, TRANSFORMS
 
 from mmseg_semflow.apis.loading import name_of
 from mmseg_semflow.apis.tables import Row, keys_of, to_csv, to_markdown
@@ -92,6 +92,9 @@ class Downstream:
             to the transforms of all arms. Defaults to False.
         rare (Sequence[str]): Classes whose mean IoU is a figure of its own.
             Defaults to none.
+        corruptions (Sequence[str]): What to test on besides, the test set by
+            :class:`~mmseg_semflow.datasets.transforms.Corrupt`. Defaults to none.
+        severity (int): Of the corruptions, 1 to 5. Defaults to 3.
 
     Attributes:
         num_real (int): Number of real pictures that are trained on.
@@ -114,11 +117,18 @@ class Downstream:
                  seeds: Sequence[int] = (0, 1, 2),
                  share: float = 1.,
                  distort: bool = False,
-                 rare: Sequence[str] = ()) -> None:
+                 rare: Sequence[str] = (),
+                 corruptions: Sequence[str] = (),
+                 severity: int = 3) -> None:
         _check_choices(arms, seeds, share)
         _check_config(cfg)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         self.cfg = cfg
+        self.corruptions, self.severity = list(corruptions), severity
+        # Before the long runs.
+        self.corrupted = {
+            name: _corrupted(cfg, name, severity) for name in corruptions
+        }
         self.source = Path(generated)
         self.work_dir = Path(work_dir)
         self.arms, self.seeds = list(arms), list(seeds)
@@ -236,7 +246,12 @@ class Downstream:
             GENERATED: ('share', 'names of real pictures')
         }.get(arm, ())
         cfg = self.config(arm, seed).to_dict()
-        found = dict(share=repr(self.share), distort=repr(self.distort))
+        found = dict(
+            share=repr(self.share),
+            distort=repr(self.distort),
+            corruptions=' '.join(self.corruptions) or 'none')
+        if self.corruptions:
+            found['severity'] = repr(self.severity)
         found |= self._digests
         for name in _COMPARED:
             found.update(flatten(cfg.get(name), name))
@@ -263,7 +278,8 @@ class Downstream:
         """Train and test all arms with the first seed, then with the next.
 
         Yields:
-            Row: Arm, seed, mIoU, with rare classes ``rare``, their mean, and
+            Row: Arm, seed, mIoU; with rare classes ``rare``, their mean; with
+            corruptions ``corrupted``, the mean of ``mIoU.CORRUPTION``; and
             ``IoU.NAME`` of every class, in percent. What has no IoU is left out.
 
         Raises:
@@ -289,7 +305,7 @@ class Downstream:
             cfg.resume, cfg.load_from = True, None
         print(', goes on' if begun else '', flush=True)
         write_bytes(folder / SETTINGS, _as_json(self.settings(arm, seed)))
-        figures = _train_and_test(cfg)
+        figures = _train_and_test(cfg, self.corrupted)
         # Runners are full of cycles, which hold GPU memory and workers.
         gc.collect()
         write_bytes(folder / RESULT, _as_json({
@@ -305,6 +321,8 @@ class Downstream:
         ]
         if rare:
             row['rare'] = mean(rare)
+        if self.corruptions:
+            row['corrupted'] = mean(known[f'mIoU.{n}'] for n in self.corruptions)
         return {**row, **known}
 
     @property
@@ -324,6 +342,9 @@ class Downstream:
                  'standard error of their mean over the seeds.')
         if self.rare:
             text += f' rare: the mean of {", ".join(self.rare)}.'
+        if self.corruptions:
+            text += (f' corrupted: the mean of {", ".join(self.corruptions)}, of '
+                     f'severity {self.severity}.')
         return text
 
 
@@ -445,10 +466,29 @@ def _as_json(value: dict) -> bytes:
     return json.dumps(value, indent=2).encode()
 
 
-def _train_and_test(cfg: Config) -> Dict[str, float]:
+def _corrupted(cfg: Config, corruption: str, severity: int) -> ConfigDict:
+    """Give the config of the test loader with corrupted pictures."""
+    loader = copy.deepcopy(cfg.test_dataloader)
+    pipeline = loader.dataset.get('pipeline') or []
+    if not pipeline or not str(pipeline[0]['type']).endswith('LoadImageFromFile'):
+        raise ValueError(
+            'corruptions need a test_dataloader.dataset.pipeline that begins with '
+            f'LoadImageFromFile, but got {pipeline[:1]}')
+    corrupt = ConfigDict(type='Corrupt', corruption=corruption, severity=severity)
+    TRANSFORMS.build(corrupt)
+    pipeline.insert(1, corrupt)
+    return loader
+
+
+def _train_and_test(cfg: Config, corrupted: Dict[str, ConfigDict]) -> Dict[str, float]:
     runner = Runner.from_cfg(cfg)
     runner.train()
-    return runner.test()
+    figures = runner.test()
+    for name, loader in corrupted.items():
+        print(f'with {name}', flush=True)
+        found = TestLoop(runner, loader, cfg.test_evaluator).run()
+        figures[f'mIoU.{name}'] = found['mIoU']
+    return figures
 
 
 def paired_difference(values: Mapping[int, float],

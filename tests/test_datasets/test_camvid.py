@@ -11,6 +11,7 @@ from mmseg.registry import DATASETS
 
 from layouts import write_camvid
 from mmseg_semflow.datasets.camvid import sequence_of
+from mmseg_semflow.generation.downstream import Downstream
 
 ROOT = Path(__file__).parents[2]
 CAMVID = Path(os.environ.get('CAMVID', ROOT / '../shared/data/camvid')).resolve()
@@ -106,3 +107,42 @@ def test_prediction_has_the_size_of_the_labels(cfg):
     item = DATASETS.build(cfg.val_dataloader.dataset)[0]
     sample = item['data_samples']
     assert sample.gt_sem_seg.shape == sample.ori_shape == (360, 480)
+
+
+def test_dusk_is_tested_and_not_trained():
+    cfgs = [Config.fromfile(ROOT / f'configs/comparison/{name}.py') for name in (
+        'semflow_by_day_camvid320', 'segformer_b0_by_day_camvid')]
+    generator, segmentor = (cfg.train_dataloader.dataset for cfg in cfgs)
+    for dataset in (generator.dataset, segmentor):
+        assert dataset.filter_cfg.sequences == ['0006R0', '0016E5']
+        assert dataset.data_prefix.img_path == 'img_dir/train'
+    for cfg in cfgs:
+        test = cfg.test_dataloader.dataset
+        assert test.filter_cfg.sequences == ['0001TP']
+        assert test.data_prefix.img_path == 'img_dir/train'
+        assert test.data_prefix.seg_map_path == 'ann_dir/train'
+
+
+def test_a_generator_of_few_labels_has_seen_no_more(tmp_path):
+    """It trains on the pictures that tools/downstream.py --share 0.1 takes."""
+    for folder in ('img_dir/train', 'ann_dir/train'):
+        (tmp_path / folder).mkdir(parents=True)
+    for number in range(367):
+        (tmp_path / f'img_dir/train/{number:03d}.jpg').touch()
+        (tmp_path / f'ann_dir/train/{number:03d}.png').touch()
+    (tmp_path / 'generated/img_dir/train').mkdir(parents=True)
+    (tmp_path / 'generated/ann_dir/train').mkdir(parents=True)
+    (tmp_path / 'generated/img_dir/train/0.png').touch()
+    (tmp_path / 'generated/ann_dir/train/0.png').touch()
+    (tmp_path / 'generated/dataset.py').write_text('''
+generated_dataset = dict(
+    type='CamVidDataset', data_root='.', img_suffix='.png', data_prefix=dict(
+        img_path='img_dir/train', seg_map_path='ann_dir/train'))
+''')
+    cfg = Config.fromfile(ROOT / 'configs/comparison/segformer_b0_camvid.py')
+    cfg.train_dataloader.dataset.data_root = str(tmp_path)
+    downstream = Downstream(cfg, tmp_path / 'generated', tmp_path / 'work', share=0.1)
+    generator = Config.fromfile(
+        ROOT / 'configs/comparison/semflow_tenth_camvid320.py')
+    assert generator.train_dataloader.dataset.dataset.indices == \
+        downstream.dataset('real').indices

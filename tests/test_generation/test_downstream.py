@@ -229,6 +229,33 @@ def test_figures_are_those_of_mmsegmentation(build, cfg, tmp_path):
     assert all(torch.equal(weights[key], others[key]) for key in weights)
 
 
+def test_corrupted_test_sets(build, cfg, monkeypatch):
+    """Figures of the weights that were trained, on the test set changed."""
+    options = dict(arms=['real'], seeds=[0], corruptions=['darkness'], severity=5)
+    row, = build(**options).runs()
+    assert row['corrupted'] == row['mIoU.darkness'] != row['mIoU']
+    alone = copy.deepcopy(cfg)
+    alone.test_dataloader.dataset.pipeline.insert(
+        1, dict(type='Corrupt', corruption='darkness', severity=5))
+    alone.load_from = str(build().folder('real', 0) / f'iter_{MAX_ITERS}.pth')
+    alone.work_dir = alone.experiment_name = str(build().work_dir / 'alone')
+    alone.visualizer.name = alone.work_dir
+    assert row['mIoU.darkness'] == pytest.approx(
+        Runner.from_cfg(alone).test()['mIoU'], abs=0.00501)
+    assert 'corrupted: the mean of darkness, of severity 5' in build(
+        **options).protocol
+    with pytest.raises(ValueError, match='corruptions was darkness and is none now'):
+        list(build(arms=['real'], seeds=[0]).runs())
+
+
+@pytest.mark.parametrize('options, reason', [
+    (dict(corruptions=['rain']), "corruption must be of .* but got 'rain'"),
+    (dict(corruptions=['darkness'], severity=0), 'severity must be of 1 to 5')])
+def test_unknown_corruptions(options, reason, build):
+    with pytest.raises(ValueError, match=reason):
+        build(**options)
+
+
 def test_iou_in_closed_form():
     """Two pictures with one class that is nowhere."""
     metric = module.ClassIoUMetric()

@@ -1,8 +1,10 @@
 """Data pipeline transforms of SemFlow."""
 
+from .corrupt import Corrupt
 from .paste_objects import PasteRareObjects
 from .pseudo_mask import GeneratePseudoMask, PackSemFlowInputs, PerturbPseudoMask
 
 __all__ = [
-    'GeneratePseudoMask', 'PackSemFlowInputs', 'PasteRareObjects', 'PerturbPseudoMask'
+    'Corrupt', 'GeneratePseudoMask', 'PackSemFlowInputs', 'PasteRareObjects',
+    'PerturbPseudoMask'
 ]
