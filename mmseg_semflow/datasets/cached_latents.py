@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 from mmcv.transforms import RandomFlip
+from mmengine import fileio
 from mmengine.dataset import Compose
 from mmengine.structures import PixelData
 from mmseg.datasets import BaseSegDataset
@@ -150,7 +151,7 @@ def dataset_key(dataset: BaseSegDataset) -> dict:
         info = dataset.get_data_info(index)
         for path in (info['img_path'], info['seg_map_path']):
             name = Path(os.path.relpath(path, root)).as_posix()
-            digest.update(repr((name, os.path.getsize(path))).encode())
+            digest.update(repr((name, _size(path))).encode())
     meta = dataset.metainfo
     return dict(
         type=type(dataset).__name__,
@@ -159,6 +160,11 @@ def dataset_key(dataset: BaseSegDataset) -> dict:
         reduce_zero_label=meta.get('reduce_zero_label'),
         num_images=len(dataset),
         files=digest.hexdigest())
+
+
+def _size(path: str) -> int:
+    # Of what lies in a shard, only its content.
+    return len(fileio.get(path)) if '://' in path else os.path.getsize(path)
 
 
 def _with_flip(transform: Any, flip: bool) -> Any:
