@@ -10,7 +10,7 @@ import re
 import tarfile
 from abc import abstractmethod
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Dict, Iterator, List, Tuple, Union
 
 import fsspec
@@ -188,7 +188,9 @@ class ParquetBackend(ShardBackend):
     def names(self, shard: str) -> List[str]:
         """List all rows of all columns that can hold images."""
         groups, columns = _open_parquet(self._key, shard)
-        return [f'{row:09d}.{column}' for row in range(groups[-1]) for column in columns]
+        return [
+            f'{row:09d}.{column}' for row in range(groups[-1]) for column in columns
+        ]
 
     def read(self, shard: str, name: str) -> bytes:
         """Read the image of a row."""
@@ -200,14 +202,15 @@ class ParquetBackend(ShardBackend):
                 f'{", ".join(columns) or "none with images"}')
         group = next(i for i, end in enumerate(groups) if int(number) < end)
         begin = groups[group - 1] if group else 0
-        value = _read_group(self._key, shard, group, column)[int(number) - begin].as_py()
+        values = _read_group(self._key, shard, group, column)
+        value = values[int(number) - begin].as_py()
         found = value.get('bytes') if isinstance(value, dict) else value
         if found is None:
             raise ValueError(f'{shard} has no bytes in {name}, but {value}')
         return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def _index_tar(key: tuple, shard: str) -> Dict[str, Tuple[int, int]]:
     """Tell where the files of a tar file begin, and their sizes."""
     system = fsspec.filesystem(key[0], **dict(key[1]))
@@ -222,7 +225,7 @@ def _index_tar(key: tuple, shard: str) -> Dict[str, Tuple[int, int]]:
             from error
 
 
-@lru_cache(maxsize=None)
+@cache
 def _open_parquet(key: tuple, shard: str) -> Tuple[List[int], List[str]]:
     """Tell where the groups of rows end, and which columns can hold images."""
     with _parquet(key, shard) as file:

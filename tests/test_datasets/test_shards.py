@@ -7,12 +7,12 @@ import tarfile
 import fsspec
 import pytest
 import torch
-from layouts import LAYOUTS
 from mmengine import fileio
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from shipped import load, small
 
+from layouts import LAYOUTS
 from mmseg_semflow.datasets import UnreadableImageError, check_layout
 from mmseg_semflow.datasets.cached_latents import dataset_key
 from mmseg_semflow.datasets.shards import TarBackend
