@@ -5,6 +5,7 @@
 # make test-full-size  a step of each recipe and row at full size: minutes, 16 GB
 # make test-oldest  run the core on the oldest versions that setup.py allows
 # make lint         run ruff
+# make docs         build the documentation into site/
 # make benchmark    measure step, runner, inference and pipeline of the toy street
 # make mmcv-ops     build mmcv's operators into .venv, for models that call them
 #
@@ -15,12 +16,12 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-EXTRAS ?= dev,metrics,features,corruptions,parquet,demo,comparison
+EXTRAS ?= dev,docs,metrics,features,corruptions,parquet,demo,comparison
 OLDEST := .venv-oldest
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 PARALLEL := -n 2 --dist worksteal
 
-.PHONY: demo test test-process test-browser test-full-size test-oldest lint \
+.PHONY: demo test test-process test-browser test-full-size test-oldest lint docs \
     benchmark mmcv-ops
 
 demo: $(VENV)/installed
@@ -37,6 +38,10 @@ test-browser: $(VENV)/installed
 
 test-full-size: $(VENV)/installed
 	$(BIN)/python -m pytest -m full_size
+
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q
+	@echo 'open site/index.html'
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check

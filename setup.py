@@ -55,6 +55,8 @@ setup(
     extras_require=dict(
         dev=['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'playwright',
              'tifffile'],
+        # The site. mkdocs 2 has no plugins.
+        docs=['mkdocs>=1.6,<2', 'mkdocs-material>=9.6', 'mkdocstrings[python]>=0.28'],
         # FID, KID, LPIPS.
         metrics=['torchmetrics>=1.5.0', 'torch-fidelity>=0.4.0', 'lpips>=0.1.4',
                  'torchvision'],
