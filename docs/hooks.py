@@ -74,7 +74,8 @@ def as_markdown(text):
     text = re.sub(r':math:`([^`]+)`', r'`\1`', text)
     text = re.sub(r':(?:\w+:)?\w+:`~?(?:[\w.]+\.)?(\w+)`', r'`\1`', text)
     return re.sub(
-        r'^([ \t]*)\.\. (?:math|code-block)::(.*(?:\n(?:\1[ \t]+\S.*|[ \t]*(?=\n|\Z)))*)',
+        r'^([ \t]*)\.\. (?:math|code-block)::'
+        r'(.*(?:\n(?:\1[ \t]+\S.*|[ \t]*(?=\n|\Z)))*)',
         _as_block, text, flags=re.M)
 
 
