@@ -27,19 +27,18 @@ WEB = {'PIL', 'gradio', 'fastapi', 'uvicorn', 'jinja2'}
 ALLOWED = {
     'flow': {'torch', 'torchdiffeq', 'flow'},
     'networks': {
-        'torch', 'diffusers', 'transformers', 'safetensors', 'mmengine', *FEATURES,
-        'extras', 'flow', 'safe_loading', 'networks'
+        'torch', 'diffusers', 'transformers', 'safetensors', *FEATURES, 'extras',
+        'flow', 'registry', 'safe_loading', 'networks'
     },
     'models/data_preprocessor.py': {'torch', 'mmengine', 'mmseg', 'flow'},
-    'models/processes': {'torch', 'mmengine', 'flow', 'networks', 'models'},
-    'models/segmentors': {
-        'torch', 'mmengine', 'mmseg', 'flow', 'models', 'pixels'
-    },
+    'models/losses': {'torch', 'mmengine', 'flow', 'networks', 'registry', 'models'},
+    'models/processes': {'torch', 'flow', 'networks', 'registry', 'models'},
+    'models/segmentors': {'torch', 'mmengine', 'mmseg', 'models'},
     'models/generators': {
         'torch', 'mmengine', 'mmagic', 'compat', 'extras', 'models', 'pixels',
         'synthesis'
     },
-    'models': {'torch', 'mmengine', 'flow', 'networks', 'models'},
+    'models': {'torch', 'flow', 'networks', 'pixels', 'registry', 'models'},
     'synthesis': {
         'torch', 'numpy', 'cv2', 'PIL', 'matplotlib', 'mmengine', 'flow',
         'models', 'files', 'pixels', 'synthesis'
@@ -80,6 +79,7 @@ ALLOWED = {
         'compat', 'datasets', 'engine', 'evaluation', 'models', 'networks',
         'version'
     },
+    'registry.py': {'torch', 'mmengine'},
     'runtime.py': {'mmengine', 'engine', 'safe_loading'},
     'safe_loading.py': {'torch', 'numpy', 'mmengine'},
     'pixels.py': {'torch'},

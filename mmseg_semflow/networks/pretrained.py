@@ -14,8 +14,6 @@ from torch._subclasses.fake_tensor import (
     unset_fake_temporarily,
 )
 
-from mmseg_semflow.safe_loading import load_from_local
-
 if TYPE_CHECKING:
     from diffusers import ModelMixin, UNet2DConditionModel
 
@@ -222,6 +220,7 @@ def read_weights(path: PathLike) -> Dict[str, Tensor]:
             raise ValueError(f'{path} cannot be read: it is truncated or no '
                              f'safetensors file ({error})') from error
     else:
+        from mmseg_semflow.safe_loading import load_from_local
         weights = load_from_local(str(path))
         if isinstance(weights, dict):
             weights = weights.get('state_dict', weights.get('module', weights))
