@@ -9,15 +9,14 @@ mmsegmentation is not installed there is nothing to register with, and
 
 from importlib.util import find_spec
 
+from .compat import declare_torchvision_ops, supply_mmcv_ops
 from .version import __version__
 
+# Where torchvision's operators cannot be loaded, or mmcv has none, diffusers and
+# mmsegmentation could not be imported.
+declare_torchvision_ops()
 if find_spec('mmseg') is not None:
-    from .compat import supply_missing
-
-    # Where mmcv has no operators, or torchvision's cannot be loaded, mmsegmentation
-    # and diffusers could not be imported.
-    supply_missing()
-
+    supply_mmcv_ops()
     from . import datasets, engine, evaluation, models, networks  # noqa: F401
     from .models import data_preprocessor, segmentors  # noqa: F401
 

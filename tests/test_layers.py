@@ -51,8 +51,14 @@ ALLOWED = {
     'engine/synthesis_eval_hook.py': {'torch', 'mmengine', 'synthesis'},
     'engine/train_loop.py': {'torch', 'mmengine', 'datasets'},
     'engine': {'torch', 'mmengine', 'files', 'engine'},
+    # Runs without OpenMMLab.
+    'export': {
+        'torch', 'numpy', 'PIL', 'cv2', 'diffusers', 'huggingface_hub', 'flow',
+        'models', 'networks', 'pixels', 'registry', 'synthesis', 'export'
+    },
     'apis/checkpoint_conversion.py': {
-        'torch', 'mmengine', 'mmseg', 'flow', 'models', 'networks', 'files', 'apis'
+        'torch', 'mmengine', 'mmseg', 'export', 'flow', 'models', 'networks', 'files',
+        'apis'
     },
     'apis/setup_check.py': {
         *TOOLBOX, 'packaging', 'datasets', 'engine', 'flow', 'models', 'networks',
