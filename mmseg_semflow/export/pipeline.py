@@ -189,6 +189,19 @@ class SemFlowPipeline(DiffusionPipeline):
             part.to(dtype=dtype)
         return self
 
+    @property
+    def prediction(self) -> dict:
+        """dict: How it segments, see :func:`prediction_settings`.
+
+        Raises:
+            ValueError: If the folder was made of the config of a generator.
+        """
+        if self._prediction is None:
+            raise ValueError('this folder was made of the config of a generator, '
+                             'which says nothing about segmentation: make it of '
+                             "that of the segmentor, model.type='SemFlow'")
+        return dict(self._prediction)
+
     @torch.no_grad()
     def segment(self,
                 image: Union[Picture, Sequence[Picture]],
@@ -211,12 +224,8 @@ class SemFlowPipeline(DiffusionPipeline):
             ValueError: If the folder is of a generator, an argument breaks its rule
                 or a picture cannot be read.
         """
-        if self._prediction is None:
-            raise ValueError('this folder was made of the config of a generator, '
-                             'which says nothing about segmentation: make it of '
-                             "that of the segmentor, model.type='SemFlow'")
         asked = dict(num_steps=num_steps, solver=solver)
-        how = {**self._prediction,
+        how = {**self.prediction,
                **{k: v for k, v in asked.items() if v is not None}}
         check_prediction(self.semflow, how)
         if isinstance(image, (list, tuple)):

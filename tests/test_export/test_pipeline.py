@@ -1,6 +1,7 @@
 """A pipeline of diffusers beside the inferencer, and where OpenMMLab is missing."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from exported import write_picture, write_recipe
 
+from exported import write_picture, write_recipe
+from hub import hub
 from mmseg_semflow.apis import SemFlowInferencer
 from mmseg_semflow.apis.checkpoint_conversion import checkpoint_to_folder
 from mmseg_semflow.export.pipeline import SemFlowPipeline
@@ -149,6 +151,44 @@ def test_without_openmmlab(make, tmp_path):
         found['image'].astype(int), expected[0].astype(int), atol=1)
     assert SemFlowPipeline.from_pretrained(tmp_path / 'again').classes == \
         made.inferencer.classes
+
+
+ROUND_TRIP = """
+import sys
+from pathlib import Path
+from mmseg_semflow.export.pipeline import SemFlowPipeline
+
+folder, picture = sys.argv[1:]
+pipe = SemFlowPipeline.from_pretrained(folder)
+print(pipe.push_to_hub('owner/name', private=True, token='hf_none'))
+there = SemFlowPipeline.from_pretrained('owner/name')
+assert (there.segment(picture) == pipe.segment(picture)).all()
+assert there.card == pipe.card
+try:
+    SemFlowPipeline.from_pretrained('owner/other')
+except FileNotFoundError as error:
+    print(error)
+"""
+
+
+@pytest.mark.process
+def test_push_to_hub_and_back(make, tmp_path):
+    """By HTTP, through diffusers' and the hub's own client."""
+    made = make()
+    environ = {**os.environ, 'HF_HOME': str(tmp_path), 'HF_HUB_DISABLE_XET': '1'}
+    with hub() as server:
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c', ROUND_TRIP, str(made.folder),
+             str(made.picture)], capture_output=True, text=True,
+            env={**environ, 'HF_ENDPOINT': server.url})
+        assert done.returncode == 0, f'{done.stderr}{server.asked}'
+    assert (server.repo, server.private) == ('owner/name', True)
+    assert f'{server.url}/owner/name/commit/' in done.stdout
+    assert "'owner/other' is no folder here, and no model of this" in done.stdout
+    assert server.files == {
+        p.relative_to(made.folder).as_posix(): p.read_bytes()
+        for p in made.folder.rglob('*') if p.is_file()
+    }
 
 
 def test_arguments_that_break_a_rule(make, tmp_path):
