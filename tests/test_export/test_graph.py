@@ -52,11 +52,11 @@ def test_the_graph_is_the_model(name, tmp_path):
 
 @pytest.fixture(scope='module')
 def onnx_file(folder):
-    """An ONNX file for many sizes, of two steps."""
+    """An ONNX file for many sizes."""
     pytest.importorskip('onnxscript')
     pytest.importorskip('onnxruntime')
     path = folder.parent / 'street.onnx'
-    export_segmentor(SemFlowPipeline.from_pretrained(folder), path, num_steps=2)
+    export_segmentor(SemFlowPipeline.from_pretrained(folder), path)
     return path
 
 
@@ -69,11 +69,9 @@ def test_an_onnx_file_labels_as_torch(onnx_file, pipe, tmp_path, size):
     # But for ties.
     assert found.different <= 2 and found.margin < 1e-4, found
     labels = segmentor.segment(picture)
-    same = labels == pipe.segment(picture, num_steps=2)
+    same = labels == pipe.segment(picture)
     assert len(np.unique(labels)) > 1 and (~same).sum() <= 1
     rgb = ExportedSegmentor(onnx_file, channel_order='rgb')
-    array = np.asarray(pipe.preparation(np.zeros((8, 8, 3), np.uint8)))
-    assert array.shape == (1, 3, 8, 8)
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     one, two = rgb.segment([pixels, pixels])
     np.testing.assert_array_equal(one, segmentor.segment(pixels[..., ::-1]))
@@ -94,7 +92,7 @@ def test_an_onnx_file_says_what_it_is(onnx_file, pipe):
     segmentor = ExportedSegmentor(onnx_file)
     assert segmentor.classes == pipe.classes and segmentor.palette == pipe.palette
     assert segmentor.codec.spec == pipe.semflow.codec.spec
-    assert (segmentor.num_steps, segmentor.note['divisor']) == (2, 8)
+    assert (segmentor.num_steps, segmentor.note['divisor']) == (1, 8)
 
 
 def test_what_an_onnx_file_refuses(onnx_file, tmp_path):
@@ -103,7 +101,7 @@ def test_what_an_onnx_file_refuses(onnx_file, tmp_path):
     with pytest.raises(ValueError, match=r'street.onnx takes pictures whose sides are '
                        r'multiples of 8, .* get 36x40 .* --size 36 40'):
         segmentor.segment(picture)
-    with pytest.raises(ValueError, match='street.onnx was exported with num_steps=2, '
+    with pytest.raises(ValueError, match='street.onnx was exported with num_steps=1, '
                        'but got 5'):
         segmentor.segment(picture, num_steps=5)
     with pytest.raises(ValueError, match="with solver='euler', but got 'heun'"):
