@@ -18,6 +18,12 @@ PAGES = {
 }
 # A page for each: the public names of the room.
 ROOMS = ('flow', 'networks', 'models', 'synthesis', 'datasets', 'engine', 'evaluation')
+# Those that no room imports.
+OTHERS = dict(
+    models=('segmentors.SemFlow', 'data_preprocessor.SemFlowDataPreProcessor',
+            'generators.SemFlowGenerator'),
+    export=('pipeline.SemFlowPipeline', 'segmentor.ExportedSegmentor'),
+    apis=('inferencer.SemFlowInferencer', ))
 
 
 def on_files(files, config):
@@ -25,7 +31,7 @@ def on_files(files, config):
     from mkdocs.structure.files import File
     made = {name: _as_page((ROOT / source).read_text())
             for name, source in PAGES.items()}
-    made |= {f'api/{room}.md': _reference(room) for room in ROOMS}
+    made |= {f'api/{room}.md': _reference(room) for room in {*ROOMS, *OTHERS}}
     for name, content in made.items():
         files.append(File.generated(config, name, content=content))
     return files
@@ -40,10 +46,16 @@ def on_page_markdown(markdown, page, config, files):
 
 def _reference(room):
     tree = ast.parse((ROOT / f'mmseg_semflow/{room}/__init__.py').read_text())
-    names, = (ast.literal_eval(node.value) for node in tree.body
-              if isinstance(node, ast.Assign) and node.targets[0].id == '__all__')
-    return '\n\n'.join([f'# {room}', ast.get_docstring(tree), *(
-        f'::: mmseg_semflow.{room}.{name}' for name in names)])
+    return '\n\n'.join([f'# {room}', as_markdown(ast.get_docstring(tree)), *(
+        f'::: mmseg_semflow.{room}.{name}' for name in names_of(room, tree))])
+
+
+def names_of(room, tree):
+    """List the public names of a room: __all__, and others."""
+    listed = [name for node in tree.body
+              if isinstance(node, ast.Assign) and node.targets[0].id == '__all__'
+              for name in ast.literal_eval(node.value)]
+    return [*(listed if room in ROOMS else ()), *OTHERS.get(room, ())]
 
 
 def _as_page(text):

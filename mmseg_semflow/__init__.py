@@ -2,16 +2,22 @@
 
 Importing this package registers all its parts, and changes nothing else;
 configs do so by ``custom_imports = dict(imports=['mmseg_semflow'])``. What
-training and testing need besides is :mod:`mmseg_semflow.runtime`.
+training and testing need besides is :mod:`mmseg_semflow.runtime`. Where
+mmsegmentation is not installed there is nothing to register with, and
+:mod:`mmseg_semflow.export` runs what was trained.
 """
 
-from .compat import supply_missing
+from importlib.util import find_spec
 
-# Where mmcv has no operators, or torchvision's cannot be loaded, mmsegmentation
-# and diffusers could not be imported.
-supply_missing()
+from .compat import declare_torchvision_ops, supply_mmcv_ops
+from .version import __version__
 
-from . import datasets, engine, evaluation, models, networks  # noqa: E402, F401
-from .version import __version__  # noqa: E402
+# Where torchvision's operators cannot be loaded, or mmcv has none, diffusers and
+# mmsegmentation could not be imported.
+declare_torchvision_ops()
+if find_spec('mmseg') is not None:
+    supply_mmcv_ops()
+    from . import datasets, engine, evaluation, models, networks  # noqa: F401
+    from .models import data_preprocessor, segmentors  # noqa: F401
 
 __all__ = ['__version__']

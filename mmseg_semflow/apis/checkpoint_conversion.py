@@ -13,18 +13,27 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS, init_default_scope
 from mmseg.utils.tokenizer import SimpleTokenizer
 
+from mmseg_semflow.export.model_card import model_card
+from mmseg_semflow.export.pipeline import SemFlowPipeline
+from mmseg_semflow.export.settings import settings_of
 from mmseg_semflow.files import written_whole
 from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.models.checkpoint_guard import PREFIX, weights_of
 from mmseg_semflow.networks.diffusers_folder import (
     fill_model,
     folder_to_model,
-    model_to_folder,
-    read_weights,
     single_file_to_folder,
 )
+from mmseg_semflow.networks.pretrained import read_checkpoint
 
-from .loading import ConfigType, meta_of_dataset, name_of, read_config
+from .loading import (
+    ConfigType,
+    dataset_name,
+    find_dataset_meta,
+    meta_of_dataset,
+    name_of,
+    read_config,
+)
 
 PathLike = Union[str, Path]
 # 0.1 (rand - 0.5) on [-1, 1] in the authors' code; their paper says 6.
@@ -82,8 +91,10 @@ def stable_diffusion_to_folder(config: ConfigType,
 def checkpoint_to_folder(config: ConfigType,
                          checkpoint: PathLike,
                          out: PathLike,
-                         overwrite: bool = False) -> None:
-    """Convert a checkpoint of ours to a diffusers folder.
+                         overwrite: bool = False,
+                         licence: Optional[str] = None,
+                         results: Optional[PathLike] = None) -> None:
+    """Convert a checkpoint of ours to a folder of a pipeline of diffusers.
 
     The weights are those of its ``state_dict``, which testing uses: the
     averaged ones where it was trained with mmengine's ``EMAHook``.
@@ -91,21 +102,33 @@ def checkpoint_to_folder(config: ConfigType,
     Args:
         config (str | Path | Config): The config of the checkpoint.
         checkpoint (str | Path): Of the segmentor or of the generator.
-        out (str | Path): The folder to write, see :func:`model_to_folder`.
+        out (str | Path): The folder to write, which :class:`SemFlowPipeline`
+            loads, with a model card.
         overwrite (bool): Whether to replace a diffusers folder. Defaults to
             False.
+        licence (str, optional): Of the weights, for the card. Defaults to None,
+            not said.
+        results (str | Path, optional): A Markdown file of figures and their
+            protocol, for the card. Defaults to None, none.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
+        FileNotFoundError: If there is no such checkpoint, or file of results.
         FileExistsError: If there is something at ``out``.
         ValueError: If the checkpoint cannot be read or does not fit the
-            config.
+            config, or the config has what cannot be exported.
     """
     cfg = read_config(config)
+    found = None if results is None else Path(results).read_text('utf-8')
     with _appearing(out, overwrite) as new:
         model = _build(cfg.model.semflow)
-        fill_model(model, weights_of(read_weights(checkpoint)), checkpoint)
-        model_to_folder(model, new)
+        weights, meta = read_checkpoint(checkpoint)
+        fill_model(model, weights_of(weights), checkpoint)
+        settings = settings_of(
+            cfg, find_dataset_meta(cfg, meta, model.codec.num_classes, checkpoint),
+            name_of(cfg))
+        card = model_card(
+            settings, Path(out).name, f'`{dataset_name(cfg)}`', licence, found)
+        SemFlowPipeline(model, settings, card).save_pretrained(new)
 
 
 def folder_to_checkpoint(config: ConfigType,

@@ -11,7 +11,7 @@ from mmengine.registry import DefaultScope
 from mmseg.apis import inference_model
 from mmseg.structures import SegDataSample
 
-from mmseg_semflow.models import SemFlow
+from mmseg_semflow.models.segmentors import SemFlow
 from mmseg_semflow.synthesis import (
     LatentStatistics,
     MultiResolutionFusion,

@@ -38,18 +38,37 @@ def load_model(config: ConfigType,
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     model = MODELS.build(cfg.model)
     meta = load_weights(model, checkpoint)
+    model.dataset_meta = find_dataset_meta(
+        cfg, meta, model.semflow.codec.num_classes, checkpoint)
+    model.cfg = cfg
+    return model.to(device or get_device()).eval()
+
+
+def find_dataset_meta(cfg: Config, meta: dict, num_classes: int,
+                      checkpoint: Union[str, Path]) -> dict:
+    """Tell classes and palette of a checkpoint, or of its config's dataset.
+
+    Args:
+        cfg (Config): The config.
+        meta (dict): What the checkpoint says of itself.
+        num_classes (int): Number of classes of the codec.
+        checkpoint (str | Path): Its file, for the error.
+
+    Returns:
+        dict: With ``classes`` and ``palette``.
+
+    Raises:
+        ValueError: If neither says them for all classes.
+    """
     dataset_meta = dict(meta.get('dataset_meta') or {})
     if not dataset_meta.get('classes'):
         dataset_meta = meta_of_dataset(cfg)
-    num_classes = model.semflow.codec.num_classes
     for key in ('classes', 'palette'):
         if len(dataset_meta.get(key) or ()) != num_classes:
             raise ValueError(
                 f'{checkpoint} has no {key} of its {num_classes} classes in '
                 'meta.dataset_meta, and the dataset of the config neither')
-    model.dataset_meta = dataset_meta
-    model.cfg = cfg
-    return model.to(device or get_device()).eval()
+    return dataset_meta
 
 
 def load_weights(model: nn.Module,
@@ -123,9 +142,7 @@ def meta_of_dataset(cfg: Config) -> dict:
         dict: As in ``meta.dataset_meta`` of a checkpoint; empty if the config
         does not say.
     """
-    dataset = innermost(cfg.get('test_dataloader', {}).get('dataset', {}))
-    while 'datasets' in dataset:  # concatenated, of the same classes
-        dataset = innermost(dataset['datasets'][0])
+    dataset = _test_dataset(cfg)
     if 'type' not in dataset:
         return {}
     init_default_scope(cfg.get('default_scope', 'mmseg'))
@@ -137,3 +154,15 @@ def meta_of_dataset(cfg: Config) -> dict:
         with DATASETS.switch_scope_and_registry('mmseg') as registry:
             kind = registry.get(dataset['type'])
         return {**kind.METAINFO, **dataset.get('metainfo', {})}
+
+
+def dataset_name(cfg: Config) -> str:
+    """Name the class of the dataset of a config; '' if it does not say."""
+    return str(_test_dataset(cfg).get('type', ''))
+
+
+def _test_dataset(cfg: Config) -> dict:
+    dataset = innermost(cfg.get('test_dataloader', {}).get('dataset', {}))
+    while 'datasets' in dataset:  # concatenated, of the same classes
+        dataset = innermost(dataset['datasets'][0])
+    return dataset

@@ -7,8 +7,8 @@ from matplotlib import pyplot as plt
 from mmengine.model import BaseModel
 
 from mmseg_semflow.files import write_bytes
-from mmseg_semflow.models import SemFlow
 from mmseg_semflow.models.processes import DIRECTIONS
+from mmseg_semflow.models.segmentors import SemFlow
 from mmseg_semflow.synthesis import Synthesizer, image_and_labels
 from mmseg_semflow.synthesis.gallery import to_png
 

@@ -7,11 +7,4 @@ them, and is used before that library is.
 from .mmcv_ops import supply_mmcv_ops
 from .torchvision_ops import declare_torchvision_ops
 
-
-def supply_missing() -> None:
-    """Supply what mmsegmentation and diffusers cannot be imported without."""
-    supply_mmcv_ops()
-    declare_torchvision_ops()
-
-
-__all__ = ['declare_torchvision_ops', 'supply_mmcv_ops', 'supply_missing']
+__all__ = ['declare_torchvision_ops', 'supply_mmcv_ops']

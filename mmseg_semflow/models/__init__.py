@@ -1,11 +1,11 @@
-"""The composed model, its processes and losses, and its adapters.
+"""The composed model, its processes and losses.
 
-That to mmagic, :mod:`mmseg_semflow.models.generators`, is imported only where
-a config names it.
+Here is what needs neither mmsegmentation nor mmagic. The package imports the
+adapter to the first, :mod:`mmseg_semflow.models.segmentors`; that to the second,
+:mod:`mmseg_semflow.models.generators`, is imported only where a config names it.
 """
 
 from .checkpoint_guard import CheckpointGuard
-from .data_preprocessor import SemFlowDataPreProcessor
 from .losses import (
     MatchingLoss,
     OneStepImageLoss,
@@ -22,12 +22,10 @@ from .processes import (
     TrainingPoint,
 )
 from .refiner import LatentRefiner
-from .segmentors import SemFlow
 from .semflow_model import SemFlowModel
 
 __all__ = [
     'BrownianBridge', 'CheckpointGuard', 'Diffusion', 'LatentRefiner', 'MatchingLoss',
-    'OneStepImageLoss', 'OneStepMapLoss', 'Process',
-    'RectifiedFlow', 'SemFlow', 'SemFlowDataPreProcessor', 'SemFlowModel',
+    'OneStepImageLoss', 'OneStepMapLoss', 'Process', 'RectifiedFlow', 'SemFlowModel',
     'SymmetricFlow', 'TrainingLoss', 'TrainingPoint', 'TrainingStep'
 ]

@@ -1,10 +1,10 @@
 """A correction of the masks that the flow leads to."""
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_semflow.flow import PseudoMaskCodec
+from mmseg_semflow.registry import MODELS
 
 
 @MODELS.register_module()

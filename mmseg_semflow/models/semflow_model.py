@@ -5,8 +5,6 @@ from math import prod
 from typing import Callable, Dict, Optional, Sequence, Tuple
 
 import torch
-from mmengine.model import BaseModule
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_semflow.flow import (
@@ -17,6 +15,7 @@ from mmseg_semflow.flow import (
     StepCallback,
 )
 from mmseg_semflow.networks import LatentGaussian
+from mmseg_semflow.registry import MODELS, BaseModule
 
 from .checkpoint_guard import CheckpointGuard, rename_old_keys
 from .losses import TrainingStep

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional
 
 import torch
-from mmengine.model import BaseModule
-from mmengine.registry import MODELS
 from torch import Tensor, nn
+
+from mmseg_semflow.registry import MODELS, BaseModule
 
 from .pretrained import load_part
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_semflow.extras import MissingExtraError
+from mmseg_semflow.registry import MODELS
 
 from .pretrained import load_matching, read_weights
 

@@ -3,10 +3,10 @@
 from typing import Tuple
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_semflow.flow import Condition, Network
+from mmseg_semflow.registry import MODELS
 
 
 @MODELS.register_module()

@@ -3,7 +3,7 @@
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Iterator, Union
+from typing import TYPE_CHECKING, Dict, Iterator, Tuple, Union
 
 import safetensors.torch
 import torch
@@ -13,8 +13,6 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     unset_fake_temporarily,
 )
-
-from mmseg_semflow.safe_loading import load_from_local
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin, UNet2DConditionModel
@@ -197,6 +195,11 @@ def load_part(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
 
 
 def read_weights(path: PathLike) -> Dict[str, Tensor]:
+    """Read a state dict, see :func:`read_checkpoint`."""
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: PathLike) -> Tuple[Dict[str, Tensor], dict]:
     """Read a state dict without executing code from its file.
 
     Args:
@@ -207,12 +210,14 @@ def read_weights(path: PathLike) -> Dict[str, Tensor]:
             taken off.
 
     Returns:
-        Dict[str, Tensor]: The weights, on the CPU.
+        Tuple[Dict[str, Tensor], dict]: The weights, on the CPU, and what the
+        checkpoint says of itself, its ``meta``.
 
     Raises:
         FileNotFoundError: If the file is not there.
         ValueError: If it cannot be read or holds more than weights.
     """
+    meta = None
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path} is not a file of weights')
     if Path(path).suffix == '.safetensors':
@@ -222,8 +227,10 @@ def read_weights(path: PathLike) -> Dict[str, Tensor]:
             raise ValueError(f'{path} cannot be read: it is truncated or no '
                              f'safetensors file ({error})') from error
     else:
+        from mmseg_semflow.safe_loading import load_from_local
         weights = load_from_local(str(path))
         if isinstance(weights, dict):
+            meta = weights.get('meta')
             weights = weights.get('state_dict', weights.get('module', weights))
     if not isinstance(weights, dict) or not all(
             isinstance(value, Tensor) for value in weights.values()):
@@ -235,7 +242,8 @@ def read_weights(path: PathLike) -> Dict[str, Tensor]:
             f'{path} holds no values: DeepSpeed with ZeRO-3 left them in '
             'several files. Its zero_to_fp32.py, which lies in the folder above, '
             'makes one of them')
-    return {key.removeprefix('module.'): value for key, value in weights.items()}
+    weights = {key.removeprefix('module.'): value for key, value in weights.items()}
+    return weights, meta if isinstance(meta, dict) else {}
 
 
 def load_unet_file(unet: 'UNet2DConditionModel', path: PathLike) -> None:

@@ -3,11 +3,10 @@
 from typing import Dict
 
 import torch
-from mmengine.model import BaseModule
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_semflow.flow import Condition, Generators, Network
+from mmseg_semflow.registry import MODELS, BaseModule
 
 
 def latent_style(z0: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Union
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
+
+from mmseg_semflow.registry import MODELS
 
 from .autoencoder import FrozenAutoencoder, LatentGaussian
 from .pretrained import load_matching, read_weights

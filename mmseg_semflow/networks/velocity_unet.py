@@ -3,11 +3,10 @@
 from typing import Optional
 
 import torch
-from mmengine.model import BaseModule
-from mmengine.registry import FUNCTIONS, MODELS
 from torch import Tensor, nn
 
 from mmseg_semflow.flow import Condition
+from mmseg_semflow.registry import FUNCTIONS, MODELS, BaseModule
 
 from .pretrained import (
     encode_null_prompt,

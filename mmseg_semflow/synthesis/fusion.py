@@ -2,7 +2,6 @@
 
 from typing import Any, Optional, Sequence, Tuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ def large_components(label_map: np.ndarray, min_area: float) -> np.ndarray:
     Returns:
         np.ndarray: bool, shape (H, W).
     """
+    import cv2
     large = np.zeros(label_map.shape, bool)
     for label in np.unique(label_map):
         _, components, stats, _ = cv2.connectedComponentsWithStats(

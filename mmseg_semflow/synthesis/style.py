@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Dict, Optional, Tuple, Union
 
 import torch
-from mmengine.utils import track_iter_progress
 from torch import Tensor, nn
 
 from mmseg_semflow.flow import Condition, Network
@@ -137,6 +136,7 @@ class LatentStatistics(Style):
                 breaks its rule, or the network of the process does not predict
                 the velocity of a rectified flow.
         """
+        from mmengine.utils import track_iter_progress
         # Before what takes long.
         check_velocity(semflow, cls.__name__)
         _check_strength(strength)

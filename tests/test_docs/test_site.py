@@ -21,7 +21,7 @@ def test_every_page_has_its_place():
     pages = {path.relative_to(ROOT / 'docs').as_posix()
              for path in (ROOT / 'docs').rglob('*.md')}
     assert named == pages | hooks.PAGES.keys() | {
-        f'api/{room}.md' for room in hooks.ROOMS}
+        f'api/{room}.md' for room in {*hooks.ROOMS, *hooks.OTHERS}}
 
 
 def test_docstrings_become_markdown():
@@ -66,13 +66,10 @@ def test_it_builds(tmp_path):
         [sys.executable, '-m', 'mkdocs', 'build', '-q', '-d', str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for room in hooks.ROOMS:
+    for room in {*hooks.ROOMS, *hooks.OTHERS}:
         text = (tmp_path / f'api/{room}.html').read_text()
         tree = ast.parse((ROOT / f'mmseg_semflow/{room}/__init__.py').read_text())
-        names, = (ast.literal_eval(node.value) for node in tree.body
-                  if isinstance(node, ast.Assign)
-                  and node.targets[0].id == '__all__')
-        for name in names:
+        for name in hooks.names_of(room, tree):
             assert f'id="mmseg_semflow.{room}.{name}"' in text
     for page in tmp_path.rglob('*.html'):
         text = page.read_text()

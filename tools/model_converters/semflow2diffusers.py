@@ -1,4 +1,4 @@
-"""Convert a checkpoint of SemFlow to a folder that plain diffusers loads.
+"""Convert a checkpoint of SemFlow to a folder of a pipeline of diffusers.
 
 Example:
     python tools/model_converters/semflow2diffusers.py \
@@ -24,6 +24,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('dst', help='the folder to write')
     parser.add_argument(
         '--overwrite', action='store_true', help='replace a diffusers folder')
+    parser.add_argument(
+        '--licence', help='of the weights, for the model card, such as apache-2.0')
+    parser.add_argument(
+        '--results',
+        metavar='FILE',
+        help='Markdown of figures and their protocol, for the model card, such as '
+        'the comparison.md of tools/compare.py')
     return parser.parse_args()
 
 
@@ -32,7 +39,8 @@ def main() -> None:
     args = parse_args()
     with imports():
         from mmseg_semflow.apis.checkpoint_conversion import checkpoint_to_folder
-    checkpoint_to_folder(args.config, args.src, args.dst, args.overwrite)
+    checkpoint_to_folder(args.config, args.src, args.dst, args.overwrite,
+                         args.licence, args.results)
     print(f'wrote {args.dst}')
 
 

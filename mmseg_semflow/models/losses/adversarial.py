@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Dict, List
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
+
+from mmseg_semflow.registry import MODELS
 
 from .training_loss import TrainingLoss, TrainingStep
 

@@ -3,8 +3,9 @@
 from typing import List, Optional, Sequence
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
+
+from mmseg_semflow.registry import MODELS
 
 
 @MODELS.register_module()

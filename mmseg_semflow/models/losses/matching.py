@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Dict
 
-from mmengine.registry import MODELS
 from torch import Tensor, nn
+
+from mmseg_semflow.registry import MODELS
 
 from .training_loss import TrainingLoss, TrainingStep
 

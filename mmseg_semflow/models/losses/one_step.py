@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple
 
 import torch
-from mmengine.logging import MessageHub
-from mmengine.registry import MODELS
 from torch import Tensor, nn
+
+from mmseg_semflow.registry import MODELS
 
 from .cross_entropy import (
     check_class_weight,
@@ -195,6 +195,7 @@ class OneStepImageLoss(TrainingLoss):
         found = model.process.estimate(
             step.point, step.prediction, 'image')[first:]
         true = step.z0[first:]
+        from mmengine.logging import MessageHub
         iteration = MessageHub.get_current_instance().get_info('iter', 0)
         if iteration < self.begin or not len(true):
             return {f'loss_{self.name}': 0 * step.prediction.sum()}

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Dict, Optional, Sequence
 
-from mmengine.registry import MODELS
 from torch import Tensor
+
+from mmseg_semflow.registry import MODELS
 
 from .cross_entropy import (
     check_class_weight,

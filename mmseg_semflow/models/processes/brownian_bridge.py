@@ -3,7 +3,6 @@
 from typing import Optional
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmseg_semflow.flow import (
@@ -13,6 +12,7 @@ from mmseg_semflow.flow import (
     StepCallback,
     check_num_steps,
 )
+from mmseg_semflow.registry import MODELS
 
 from .process import DIRECTIONS, Process, TrainingPoint
 

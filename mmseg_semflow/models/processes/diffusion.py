@@ -3,7 +3,6 @@
 from typing import Any, Optional
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmseg_semflow.flow import (
@@ -14,6 +13,7 @@ from mmseg_semflow.flow import (
     normal_like,
 )
 from mmseg_semflow.networks import build_scheduler, denoise, steps_of
+from mmseg_semflow.registry import MODELS
 
 from .process import Process, TrainingPoint
 

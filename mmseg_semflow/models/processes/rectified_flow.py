@@ -3,7 +3,6 @@
 from typing import Dict, Optional, Sequence, Union
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmseg_semflow.flow import (
@@ -18,6 +17,7 @@ from mmseg_semflow.flow import (
     time_quantile,
     uniform_times,
 )
+from mmseg_semflow.registry import MODELS
 
 from .process import DIRECTIONS, Process, TrainingPoint
 

@@ -3,7 +3,6 @@
 from typing import Optional, Sequence, Union
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmseg_semflow.flow import (
@@ -13,6 +12,7 @@ from mmseg_semflow.flow import (
     TimeDensity,
     normal_like,
 )
+from mmseg_semflow.registry import MODELS
 
 from .process import DIRECTIONS, TrainingPoint
 from .rectified_flow import RectifiedFlow

@@ -1,7 +1,6 @@
 """SemFlow as a segmentor of mmsegmentation."""
 
 import copy
-from contextlib import nullcontext
 from typing import Dict, List, Optional
 
 import torch
@@ -13,8 +12,12 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_semflow.flow import average_windows, check_tiling, seeded_generator
-from mmseg_semflow.pixels import to_uint8
+from ..prediction import (
+    check_prediction,
+    decode_map,
+    predict_map,
+    prediction_settings,
+)
 
 
 class PseudoMaskLogits(PixelData):
@@ -86,15 +89,7 @@ class SemFlow(BaseSegmentor):
                                              type(self).__name__)
         self.data_preprocessor.serve(self.semflow.codec)
         self.train_cfg = train_cfg
-        self.test_cfg = ConfigDict({
-            **dict(
-                num_steps=25,
-                solver=self.semflow.process.default_solver,
-                mode='whole',
-                dtype=None,
-                seed=0),
-            **(test_cfg or {})
-        })
+        self.test_cfg = ConfigDict(prediction_settings(self.semflow, test_cfg))
         self._checked_cfg: Optional[dict] = None
         self._check_test_cfg()
 
@@ -103,23 +98,7 @@ class SemFlow(BaseSegmentor):
         # Callers change it as they like, but seldom.
         if cfg == self._checked_cfg:
             return
-        known = {
-            'num_steps', 'solver', 'mode', 'dtype', 'seed', 'crop_size', 'stride'
-        }
-        if not known.issuperset(cfg):
-            raise ValueError(f'test_cfg must have keys of {sorted(known)}, but '
-                             f'got {min(cfg.keys() - known)!r}')
-        self.semflow.process.check_sampling(cfg.num_steps, cfg.solver)
-        if cfg.mode not in ('whole', 'slide'):
-            raise ValueError("test_cfg.mode must be 'whole' or 'slide', "
-                             f'but got {cfg.mode!r}')
-        if cfg.dtype not in (None, 'bfloat16'):
-            raise ValueError("test_cfg.dtype must be None or 'bfloat16', "
-                             f'but got {cfg.dtype!r}')
-        if cfg.mode == 'slide':
-            check_tiling(
-                cfg.get('crop_size'), cfg.get('stride'),
-                ('test_cfg.crop_size', 'test_cfg.stride'))
+        check_prediction(self.semflow, cfg)
         self._checked_cfg = copy.deepcopy(dict(cfg))
 
     @property
@@ -176,43 +155,7 @@ class SemFlow(BaseSegmentor):
             model has a refiner logits, shape (B, num_classes, H, W).
         """
         self._check_test_cfg()
-        if self.test_cfg.mode == 'slide':
-            return self._slide(inputs)
-        return self._whole(inputs)
-
-    def _whole(self, inputs: Tensor) -> Tensor:
-        cfg = self.test_cfg
-        # Autocast that is switched off would end one of the caller, such as
-        # that of mmengine's loops with fp16=True.
-        context = nullcontext() if cfg.dtype is None else torch.autocast(
-            inputs.device.type, dtype=torch.bfloat16)
-        with context:
-            transport = (
-                self.semflow.image_to_logits
-                if self._scored else self.semflow.image_to_mask)
-            return transport(
-                inputs,
-                cfg.num_steps,
-                cfg.solver,
-                generators=self._generators(inputs))
-
-    def _generators(self, inputs: Tensor) -> Optional[list]:
-        if 'image_to_mask' not in self.semflow.process.stochastic:
-            return None
-        return [
-            seeded_generator(self.test_cfg.seed, 0, to_uint8(image))
-            for image in inputs
-        ]
-
-    def _slide(self, inputs: Tensor) -> Tensor:
-        """Average the maps of overlapping windows.
-
-        The logits are affine in the pseudo mask: averaging 3 channels equals
-        averaging the logits of all classes.
-        """
-        return average_windows(lambda window: self._whole(inputs[window]),
-                               inputs, self.test_cfg.crop_size,
-                               self.test_cfg.stride)
+        return predict_map(self.semflow, inputs, self.test_cfg)
 
     def predict(
         self,
@@ -236,15 +179,14 @@ class SemFlow(BaseSegmentor):
         maps = self.predict_map(inputs)
         if data_samples is None:
             data_samples = [SegDataSample() for _ in inputs]
-        codec = self.semflow.codec
         for found, sample in zip(maps, data_samples, strict=True):
             found = self._restore(found[None], sample.metainfo)
+            labels = decode_map(self.semflow, found)
             if self._scored:
-                logits, labels = PixelData(data=found[0]), found.argmax(1)
+                logits = PixelData(data=found[0])
             else:
                 logits = PseudoMaskLogits(pseudo_mask=found[0])
-                logits.set_field(codec, 'codec', field_type='metainfo')
-                labels = codec.decode(found)
+                logits.set_field(self.semflow.codec, 'codec', field_type='metainfo')
             sample.set_data(
                 dict(seg_logits=logits, pred_sem_seg=PixelData(data=labels)))
         return data_samples

@@ -1,0 +1,110 @@
+"""What a trained model is, as plain numbers and words in a JSON file."""
+
+import json
+from typing import Any, List, Optional
+
+from .preparation import check_interpolation
+
+VERSION = 1
+# Where the weights of a part came from, and what only training asks for.
+TRAINING = dict(
+    network=('sd_folder', 'unet_weights', 'gradient_checkpointing'),
+    autoencoder=('sd_folder', 'weights'))
+OF_MODEL = ('losses', 'partial_load', 'compile_network', 'init_cfg')
+# Transforms of a test pipeline, and those of their arguments that are known.
+TRANSFORMS = dict(
+    LoadImageFromFile=('backend_args', ),
+    LoadAnnotations=None,
+    Resize=('scale', 'keep_ratio', 'interpolation', 'backend'),
+    PackSegInputs=None)
+
+
+def settings_of(cfg: Any, dataset_meta: dict, name: str) -> dict:
+    """Take from a config what using the model needs.
+
+    Args:
+        cfg (Config): Of a segmentor or a generator.
+        dataset_meta (dict): ``classes``, ``palette`` and perhaps
+            ``reduce_zero_label``.
+        name (str): What the config is called, for an error.
+
+    Returns:
+        dict: ``version``; ``model``, arguments of :class:`SemFlowModel`;
+        ``classes``; ``palette``; ``reduce_zero_label``; ``segmentation``, the
+        ``test_cfg`` of a segmentor with the key ``preparation``, see
+        :class:`Preparation`, or None; and ``synthesis``, arguments of
+        :class:`Synthesizer`.
+
+    Raises:
+        ValueError: If the config has something that cannot be exported. It is
+            named.
+    """
+    model = dict(cfg.model.semflow)
+    for key in OF_MODEL:
+        model.pop(key, None)
+    for part, keys in TRAINING.items():
+        model[part] = {k: v for k, v in model[part].items() if k not in keys}
+    segmentation = None
+    if str(cfg.model.type).split('.')[-1] == 'SemFlow':
+        segmentation = dict(
+            cfg.model.get('test_cfg') or {}, preparation=_preparation(cfg, name))
+    return _plain(
+        dict(
+            version=VERSION,
+            model=model,
+            classes=dataset_meta['classes'],
+            palette=[[int(v) for v in colour] for colour in dataset_meta['palette']],
+            reduce_zero_label=bool(dataset_meta.get('reduce_zero_label')),
+            segmentation=segmentation,
+            synthesis=cfg.get('synthesis') or {}), name)
+
+
+def _plain(settings: dict, name: str) -> dict:
+
+    def refuse(value: Any) -> None:
+        raise ValueError(f'{name} has a {type(value).__name__}, {value!r}, in what '
+                         'describes the model: only numbers, texts, lists and '
+                         'dicts can be exported, and types by their names')
+
+    return json.loads(json.dumps(settings, default=refuse))
+
+
+def _preparation(cfg: Any, name: str) -> dict:
+    """Read from the test pipeline how pictures reach the network."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
+    pipeline: Optional[List[dict]] = cfg.get('test_pipeline', dataset.get('pipeline'))
+    if pipeline is None:
+        raise ValueError(f'{name} has no test_pipeline, which says how pictures '
+                         'are prepared')
+    resize = None
+    for transform in pipeline:
+        kind = str(transform['type']).split('.')[-1]
+        if kind not in TRANSFORMS:
+            raise ValueError(f'the test_pipeline of {name} has {kind!r}, which cannot '
+                             f'be exported: it may have {", ".join(TRANSFORMS)}')
+        known = TRANSFORMS[kind]
+        wrong = set() if known is None else transform.keys() - {'type', *known}
+        if wrong or (kind == 'Resize' and 'scale' not in transform):
+            raise ValueError(
+                f'{kind} in the test_pipeline of {name} cannot be exported with '
+                f'{sorted(transform.keys() - {"type"})}: it may have '
+                f'{", ".join(known)}')
+        if kind != 'Resize':
+            continue
+        if resize is not None:
+            raise ValueError(f'the test_pipeline of {name} has Resize twice, which '
+                             'cannot be exported')
+        resize = dict(
+            scale=transform['scale'],
+            keep_ratio=transform.get('keep_ratio', False),
+            interpolation=transform.get('interpolation', 'bilinear'),
+            backend=transform.get('backend', 'cv2'))
+    given = cfg.model.get('data_preprocessor') or {}
+    test_cfg = dict(given.get('test_cfg') or {})
+    if len(test_cfg) > 1 or not {'size', 'size_divisor'}.issuperset(test_cfg):
+        raise ValueError(f'data_preprocessor.test_cfg of {name} must have size or '
+                         f'size_divisor, but got {sorted(test_cfg)}')
+    if resize is not None:
+        check_interpolation(resize['interpolation'], resize['backend'])
+    pad = dict(test_cfg, value=given.get('pad_val', 0)) if test_cfg else None
+    return dict(resize=resize, pad=pad)
