@@ -4,7 +4,7 @@ import hashlib
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Iterable, Iterator, Sequence, Union
+from typing import TYPE_CHECKING, Dict, Iterable, Iterator, Sequence, Tuple, Union
 
 import safetensors.torch
 import torch
@@ -308,7 +308,8 @@ def load_unet_file(unet: 'UNet2DConditionModel', path: PathLike) -> None:
 
 
 @torch.no_grad()
-def encode_prompts(folder: PathLike, texts: Sequence[str]) -> Tensor:
+def encode_prompts(folder: PathLike,
+                   texts: Sequence[str]) -> Tuple[Tensor, Tensor]:
     """Encode texts with the text encoder of a diffusers folder.
 
     Args:
@@ -317,8 +318,9 @@ def encode_prompts(folder: PathLike, texts: Sequence[str]) -> Tensor:
         texts (Sequence[str]): The texts; '' is the null prompt.
 
     Returns:
-        Tensor: Their embeddings, padded to the encoder's length, float32,
-        shape (N, 77, 768) for Stable Diffusion 1.5.
+        Tuple[Tensor, Tensor]: Their embeddings, padded to the encoder's length,
+        float32, shape (N, 77, 768) for Stable Diffusion 1.5; and how many tokens
+        each has, its beginning and its end included, shape (N, ).
 
     Raises:
         FileNotFoundError: If the folder is not there.
@@ -333,8 +335,8 @@ def encode_prompts(folder: PathLike, texts: Sequence[str]) -> Tensor:
         text_encoder = CLIPTextModel.from_pretrained(
             folder, subfolder='text_encoder', local_files_only=True)
         length = tokenizer.model_max_length
-        for text in texts:
-            count = len(tokenizer(text).input_ids)
+        lengths = [len(tokenizer(text).input_ids) for text in texts]
+        for text, count in zip(texts, lengths, strict=True):
             if count > length:
                 raise ValueError(
                     f'{text!r} has {count} tokens, but the text encoder of {folder} '
@@ -344,7 +346,7 @@ def encode_prompts(folder: PathLike, texts: Sequence[str]) -> Tensor:
             padding='max_length',
             max_length=length,
             return_tensors='pt')
-        return text_encoder(tokens.input_ids)[0].float()
+        return text_encoder(tokens.input_ids)[0].float(), torch.tensor(lengths)
 
 
 @contextmanager

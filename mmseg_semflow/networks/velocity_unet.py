@@ -108,6 +108,11 @@ class VelocityUNet(BaseModule):
         """int: Number of channels that it predicts."""
         return self.unet.config.out_channels
 
+    @property
+    def base(self) -> Optional[str]:
+        """str, optional: Digest of the base of an adapter, 16 digits."""
+        return None if self.lora is None else bytes(self.lora.base[:8].tolist()).hex()
+
     def init_weights(self) -> None:
         """Load the pretrained weights that the config names.
 
@@ -155,7 +160,7 @@ class VelocityUNet(BaseModule):
             self.lora = None
 
     def _init_null_prompt(self, folder: str) -> None:
-        null_prompt = encode_prompts(folder, [''])
+        null_prompt = encode_prompts(folder, [''])[0]
         if null_prompt.shape != self.null_prompt.shape:
             raise ValueError(
                 f'the null prompt of {name_folder(folder, "text_encoder")} has '
