@@ -16,8 +16,8 @@ RECIPES = sorted(
 METAFILE = load_file(CONFIGS / 'semflow/metafile.yml')
 MODELS = {model['Alias']: model for model in METAFILE['Models']}
 # {algorithm}_{networks}_{GPUs}xb{batch}-{iterations}_{data}-{height}x{width}
-NAME = re.compile(r'semflow_(sd15(-source|-lora)?|tiny-unet|taef2-unet)_(?P<gpus>\d+)xb(?P<batch>\d+)-'
-                  r'(?P<iters>\d+)(?P<thousands>k?)_(?P<data>[a-z0-9-]+)-'
+NAME = re.compile(r'semflow_(sd15(-source|-lora)?|tiny-unet|taef2-unet)_'
+                  r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?P<iters>\d+)(?P<thousands>k?)_(?P<data>[a-z0-9-]+)-'
                   r'(?P<size>\d+x\d+)(_(?P<variant>[a-z-]+))?')
 
 
