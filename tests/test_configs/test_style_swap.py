@@ -22,13 +22,16 @@ pytest.importorskip('peft')
 def whole(name, root):
     """A recipe on tiny networks with the weights of a folder."""
     cfg = small(load(name), root / 'data', root / name)
-    # The width of the tests' text encoder; its tokens are single letters.
     semflow, folder = cfg.model.semflow, str(root / 'sd')
     for part in (semflow.network, semflow.autoencoder, *semflow.get('wrappers', ())):
         part.sd_folder = folder
     for wrapper in semflow.get('wrappers', ()):
+        # In letters, which are the tokens of the tests, there is room for this one.
         wrapper.scene = 'a street photo'
     cfg.custom_hooks = cfg.custom_hooks[:1]
+    # One iteration that is seen.
+    cfg.param_scheduler = []
+    cfg.optim_wrapper.optimizer.lr = 0.02
     cfg.train_cfg.val_begin = 2
     return cfg
 
