@@ -5,17 +5,21 @@ import sys
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import get_state_dict
 from torch import nn
 
+from mmseg_semflow.apis.checkpoint_conversion import (
+    checkpoint_to_folder,
+    folder_to_checkpoint,
+)
 from mmseg_semflow.apis.loading import load_weights
-from mmseg_semflow.networks.diffusers_folder import model_to_folder
 from mmseg_semflow.networks.pretrained import headers_alone
 from mmseg_semflow.safe_loading import load_from_local
 from runs import quick_cfg
-from tiny import UNET, segmentor_cfg, semflow_cfg
+from tiny import UNET, segmentor_cfg
 
 pytest.importorskip('peft')
 LORA = dict(rank=2, alpha=3., targets=['to_q', 'to_out.0', 'conv1'])
@@ -205,15 +209,21 @@ def test_merged_it_is_a_whole_network(bases, checkpoint, tmp_path):
         outputs(build(str(tmp_path / 'merged.pth'))), before)
 
 
-def test_a_folder_of_diffusers_has_the_merged_weights(bases, checkpoint, tmp_path):
+def test_converters_make_a_whole_checkpoint(bases, checkpoint, tmp_path):
     path, net = checkpoint
-    semflow = MODELS.build(semflow_cfg(network=network_cfg(bases[0], LORA)))
-    semflow.network.init_weights()
-    semflow.network.load_state_dict(net.state_dict())
-    model_to_folder(semflow, tmp_path / 'folder')
-    unet = UNet2DConditionModel.from_pretrained(tmp_path / 'folder/unet')
+
+    def config(lora):
+        return Config(dict(
+            model=segmentor_cfg(network=network_cfg(bases[0], lora))))
+
+    folder = tmp_path / 'folder'
+    checkpoint_to_folder(config(LORA), path, folder)
+    unet = UNet2DConditionModel.from_pretrained(folder / 'unet')
     torch.testing.assert_close(
-        dict(unet.state_dict()), changed_by_hand(net, bases[0], 3 / 2))
+        dict(unet.state_dict()), dict(changed_by_hand(net, bases[0], 3 / 2)))
+    folder_to_checkpoint(config(None), folder, tmp_path / 'whole.pth')
+    found = load(tmp_path / 'whole.pth', network_cfg(None))
+    torch.testing.assert_close(outputs(found), outputs(net))
 
 
 def test_an_adapter_is_no_base(bases, checkpoint):
@@ -264,6 +274,11 @@ def test_interrupted_it_ends_like_a_training_that_was_not(
         cfg = quick_cfg(
             shared_street, tmp_path / name, max_iters,
             **{'model': segmentor_cfg(network=network_cfg(bases[0], LORA)),
+               'custom_hooks': [
+                   dict(
+                       type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=0.1,
+                       gamma=3, priority='ABOVE_NORMAL')
+               ],
                'train_cfg.type': 'ResumableTrainLoop',
                'default_hooks.checkpoint.interval': 2})
         cfg.resume = resume
@@ -277,6 +292,9 @@ def test_interrupted_it_ends_like_a_training_that_was_not(
     moved = 0
     for key, value in whole['state_dict'].items():
         assert torch.equal(value, parts['state_dict'][key]), key
+        assert torch.equal(
+            whole['ema_state_dict'][f'module.{key}'],
+            parts['ema_state_dict'][f'module.{key}']), key
         moved += not torch.equal(value, first['state_dict'][key])
     assert moved > 4
     names = [key for key in whole['state_dict'] if '.lora_' in key]
