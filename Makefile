@@ -16,7 +16,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-EXTRAS ?= dev,docs,metrics,features,corruptions,parquet,export,demo,comparison
+EXTRAS ?= dev,docs,metrics,features,corruptions,parquet,export,lora,demo,comparison
 OLDEST := .venv-oldest
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 PARALLEL := -n 2 --dist worksteal

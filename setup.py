@@ -72,6 +72,8 @@ setup(
         corruptions=['imagecorruptions>=1.1.2'],
         # The segmentor as an ONNX file.
         export=['onnx>=1.16', 'onnxscript>=0.2', 'onnxruntime>=1.18'],
+        # Training of low-rank adapters.
+        lora=['peft>=0.21.0'],
         # The web page. Major releases of gradio move its layout.
         demo=['gradio>=6.31.0,<7'],
         # The generator as a model of mmagic.

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Optional
 from torch import nn
 
 if find_spec('mmengine') is not None:
-    from mmengine.model import BaseModule
+    from mmengine.model import BaseModule, ModuleList
     from mmengine.registry import FUNCTIONS, MODELS
 else:
 
@@ -54,5 +54,6 @@ else:
             return self.module_dict[name](**kwargs)
 
     FUNCTIONS, MODELS = _Registry(), _Registry()
+    ModuleList = nn.ModuleList
 
-__all__ = ['FUNCTIONS', 'MODELS', 'BaseModule']
+__all__ = ['FUNCTIONS', 'MODELS', 'BaseModule', 'ModuleList']

@@ -34,6 +34,15 @@ def write_cityscapes(root):
              ).write_text('{}')
 
 
+def write_gta5(root):
+    """As GTA5's archives and our converter leave it, beside Cityscapes."""
+    for i in range(3):
+        image, labels = root / f'images/{i:05d}.png', root / f'labels/{i:05d}.png'
+        write_pair(image, labels, 19, i)
+        write_pair(image, labels.with_name(f'{i:05d}_labelTrainIds.png'), 19, i)
+    write_cityscapes(root)
+
+
 def write_coco_stuff164k(root):
     """As COCO-Stuff's archives and mmsegmentation's converter leave it."""
     for split in ('train2017', 'val2017'):
@@ -76,6 +85,7 @@ def write_ade20k(root):
 
 LAYOUTS = dict(
     cityscapes=write_cityscapes,
+    gta5=write_gta5,
     coco_stuff164k=write_coco_stuff164k,
     celebamask_hq=write_celebamask_hq,
     camvid=write_camvid)

@@ -73,10 +73,15 @@ def shrink_networks(cfg):
         unet = semflow.network.unet
         semflow.network.update(
             sd_folder=None,
+            unet_weights=None,
             unet=dict(
                 UNET,
                 in_channels=unet.in_channels,
                 out_channels=unet.out_channels))
+        for wrapper in semflow.get('wrappers', ()):
+            if wrapper.type == 'TextPrompt':
+                wrapper.update(
+                    sd_folder=None, token_channels=UNET['cross_attention_dim'])
         if semflow.autoencoder.type == 'KLAutoencoder':
             semflow.autoencoder.update(sd_folder=None, vae=VAE)
         if semflow.autoencoder.type == 'TinyAutoencoder':

@@ -28,8 +28,8 @@ WEB = {'PIL', 'gradio', 'fastapi', 'uvicorn', 'jinja2'}
 ALLOWED = {
     'flow': {'torch', 'torchdiffeq', 'flow'},
     'networks': {
-        'torch', 'diffusers', 'transformers', 'safetensors', *FEATURES, 'extras',
-        'flow', 'registry', 'safe_loading', 'networks'
+        'torch', 'diffusers', 'transformers', 'peft', 'safetensors', *FEATURES,
+        'extras', 'flow', 'registry', 'safe_loading', 'networks'
     },
     'models/data_preprocessor.py': {'torch', 'mmengine', 'mmseg', 'flow'},
     'models/losses': {'torch', 'mmengine', 'flow', 'networks', 'registry', 'models'},
@@ -149,7 +149,7 @@ def test_the_core_needs_no_extra_and_leaves_its_surroundings():
 import os
 import sys
 for name in ('mmagic', 'mmdet', 'torchvision', 'torchmetrics', 'torch_fidelity',
-             'lpips', 'gradio', 'playwright'):
+             'lpips', 'peft', 'gradio', 'playwright'):
     sys.modules[name] = None
 
 import torch

@@ -250,6 +250,9 @@ def save_checkpoint(path, seed=1, **kwargs) -> None:
     """Write a checkpoint of an untrained model whose velocities matter."""
     torch.manual_seed(seed)
     semflow = MODELS.build(semflow_cfg(**kwargs))
+    # What they read from a folder of Stable Diffusion.
+    semflow.network.init_weights()
+    semflow.wrappers.init_weights()
     nn.init.normal_(semflow.network.unet.conv_out.weight, std=0.3)
     torch.save(
         dict(

@@ -63,6 +63,11 @@ def parse_args() -> argparse.Namespace:
         help='give the latents the mean and deviation of those of these pictures')
     drawing.add_argument(
         '--style-strength', type=float, default=1., help='in [0, 1]; default: 1')
+    drawing.add_argument(
+        '--style-text', nargs='+', metavar='TEXT',
+        help="words for a model that was trained with TextPrompt, such as 'foggy "
+        "weather'; of several, picture i gets number i modulo their count; '' is "
+        'none')
     drawing.add_argument('--num-steps', type=int)
     drawing.add_argument('--solver')
     drawing.add_argument('--dtype', choices=['bfloat16'])
@@ -103,8 +108,8 @@ def main() -> None:
     records = generate_set(
         cfg, args.checkpoint, args.out, args.num_images, args.seed, args.choose,
         args.temperature, args.classes, args.scale, args.flip, args.paste, args.size,
-        args.style, args.style_strength, args.judge, args.min_agreement, args.device,
-        rank, world_size, **synthesis)
+        args.style, args.style_strength, args.style_text, args.judge,
+        args.min_agreement, args.device, rank, world_size, **synthesis)
     if records is not None:
         kept = sum(record['kept'] for record in records)
         print(f'{kept} of {len(records)} pictures were kept: they and their labels '

@@ -47,6 +47,11 @@ def parse_args() -> argparse.Namespace:
         help='give the latents the mean and deviation of those of these pictures')
     parser.add_argument(
         '--style-strength', type=float, help='of --style, in [0, 1]; default: 1')
+    parser.add_argument(
+        '--style-text', nargs='+', metavar='TEXT',
+        help="words for a model that was trained with TextPrompt, such as 'foggy "
+        "weather'; of several, sample i of every mask gets number i modulo their "
+        "count; '' is none")
     parser.add_argument('--dtype', choices=['bfloat16'])
     parser.add_argument(
         '--batch-size', type=int,
@@ -88,13 +93,9 @@ def main() -> None:
         given['size'] = None
     if args.fusion:
         given['base_size'] = args.fusion
-    unread = {}
-    if args.style is None:
-        synthesizer = inferencer.synthesizer(**given)
-    else:
-        strength = 1. if args.style_strength is None else args.style_strength
-        synthesizer, unread = inferencer.styled_synthesizer(
-            args.style, strength, **given)
+    strength = 1. if args.style_strength is None else args.style_strength
+    synthesizer, unread = inferencer.styled_synthesizer(
+        args.style, strength, args.style_text, **given)
     palette = None if args.palette is None else inferencer.palette
     if args.palette:
         from mmseg.utils import get_palette
@@ -105,7 +106,7 @@ def main() -> None:
 
     failed = synthesize_folder(
         synthesizer, read, args.masks, args.out, args.overwrite,
-        dict(weights=digest_of(args.checkpoint)))
+        dict(weights=digest_of(args.checkpoint), **inferencer.base))
     for reason in unread.values():
         print(f'left out of the style: {reason}', file=sys.stderr)
     for reason in failed.values():

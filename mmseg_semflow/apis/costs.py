@@ -196,7 +196,7 @@ def estimate_training_memory(cfg: Config,
     """
     step = FakeStep(cfg, batch_size, size)
     parameters = _bytes_of(step.network)
-    trained = sum(p.nbytes for p in step.network.parameters())
+    trained = sum(p.nbytes for p in step.network.parameters() if p.requires_grad)
     memory = dict(
         parameters=parameters,
         gradients=trained,

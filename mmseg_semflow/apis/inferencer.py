@@ -15,7 +15,10 @@ from mmseg_semflow.models.segmentors import SemFlow
 from mmseg_semflow.synthesis import (
     LatentStatistics,
     MultiResolutionFusion,
+    Style,
+    Styles,
     Synthesizer,
+    TextStyle,
 )
 from mmseg_semflow.synthesis.pictures import Palette, read_label_map
 
@@ -60,6 +63,15 @@ class SemFlowInferencer:
         self.semflow = self.model.semflow
         self.classes = tuple(self.model.dataset_meta['classes'])
         self.palette = [list(c) for c in self.model.dataset_meta['palette']]
+
+    @property
+    def base(self) -> Dict[str, str]:
+        """Dict[str, str]: The weights that the checkpoint of an adapter changes.
+
+        ``base``, a digest; nothing where the checkpoint holds all weights itself.
+        """
+        base = getattr(self.semflow.network, 'base', None)
+        return {} if base is None else dict(base=base)
 
     def segment(
         self,
@@ -131,16 +143,19 @@ class SemFlowInferencer:
         return MultiResolutionFusion(self.semflow, **{**defaults, **kwargs})
 
     def styled_synthesizer(self,
-                           pictures: Union[str, Path],
+                           pictures: Union[str, Path, None] = None,
                            strength: float = 1.,
+                           texts: Optional[Sequence[str]] = None,
                            **kwargs) -> Tuple[Synthesizer, Dict[str, str]]:
-        """Make a synthesizer of pictures that look like others.
+        """Make a synthesizer of pictures of a style.
 
         Args:
-            pictures (str | Path): A file or a folder, see
-                :class:`LatentStatistics`; they are brought to the size of the
-                synthesis.
+            pictures (str | Path, optional): A file or a folder that they look
+                like, see :class:`LatentStatistics`; it is brought to the size of
+                the synthesis. Defaults to None.
             strength (float): How much of it, in [0, 1]. Defaults to 1.
+            texts (Sequence[str], optional): What they show besides, see
+                :class:`TextStyle`. Defaults to None.
             **kwargs: See :meth:`synthesizer`.
 
         Returns:
@@ -149,8 +164,18 @@ class SemFlowInferencer:
         """
         # Wrong arguments are told before the style is measured.
         plain = self.synthesizer(**kwargs)
-        style, unread = LatentStatistics.of_pictures(
-            self.semflow, pictures, strength, kwargs.get('base_size') or plain.size)
+        styles: List[Style] = []
+        unread: Dict[str, str] = {}
+        if texts is not None:
+            styles.append(TextStyle(self.semflow, texts))
+        if pictures is not None:
+            style, unread = LatentStatistics.of_pictures(
+                self.semflow, pictures, strength,
+                kwargs.get('base_size') or plain.size)
+            styles.append(style)
+        if not styles:
+            return plain, unread
+        style = styles[0] if len(styles) == 1 else Styles(styles)
         return self.synthesizer(**kwargs, style=style), unread
 
     def synthesize(self,

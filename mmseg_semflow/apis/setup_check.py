@@ -127,6 +127,8 @@ class SetupCheck:
         extras = ['']
         if self.cfg.get('default_scope') == 'mmagic':
             extras.append('mmagic')
+        if self.cfg.model.semflow.network.get('lora'):
+            extras.append('lora')
         if self._strategy == 'DeepSpeedStrategy':
             extras.append('deepspeed')
         # As mmcv or as mmcv-lite, so that setup.py requires neither.

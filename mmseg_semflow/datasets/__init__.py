@@ -3,6 +3,7 @@
 from .cached_latents import CachedLatentsDataset
 from .camvid import CamVidDataset
 from .celebamask_hq import CelebAMaskHQDataset
+from .gta5 import GTA5Dataset
 from .layout import CheckedCityscapesDataset, CheckedCOCOStuffDataset, check_layout
 from .rare_classes import RareClassSampler
 from .seeded import SeededDataset, SeededSampler
@@ -18,8 +19,8 @@ from .unreadable import UnreadableImageError
 
 __all__ = [
     'CachedLatentsDataset', 'CamVidDataset', 'CelebAMaskHQDataset',
-    'CheckedCOCOStuffDataset', 'CheckedCityscapesDataset', 'GeneratePseudoMask',
-    'PackSemFlowInputs', 'ParquetBackend', 'PasteRareObjects', 'PerturbPseudoMask',
-    'RareClassSampler', 'SeededDataset', 'SeededSampler', 'TarBackend',
-    'ToyStreetDataset', 'UnreadableImageError', 'check_layout'
+    'CheckedCOCOStuffDataset', 'CheckedCityscapesDataset', 'GTA5Dataset',
+    'GeneratePseudoMask', 'PackSemFlowInputs', 'ParquetBackend', 'PasteRareObjects',
+    'PerturbPseudoMask', 'RareClassSampler', 'SeededDataset', 'SeededSampler',
+    'TarBackend', 'ToyStreetDataset', 'UnreadableImageError', 'check_layout'
 ]

@@ -266,5 +266,23 @@ class PseudoMaskCodec(nn.Module):
             self.logits(part).argmax(1) for part in pseudo_mask.split(rows, 2)
         ], 1)
 
+    def recover(self, pseudo_mask: Tensor) -> Tensor:
+        """Find the labels that a pseudo mask was made of, void included.
+
+        Args:
+            pseudo_mask (Tensor): Perturbed pseudo mask in about [-1, 1], shape
+                (B, 3, H, W).
+
+        Returns:
+            Tensor: Label map in [0, num_classes) or ``ignore_index``, int64,
+            shape (B, H, W).
+        """
+        labels = self.decode(pseudo_mask)
+        nearest = self.anchors[labels].movedim(-1, 1)
+        void = self.normalize(self.void_level).view(3, 1, 1)
+        to_class, to_void = (
+            (pseudo_mask - colour).square().sum(1) for colour in (nearest, void))
+        return labels.masked_fill(to_void < to_class, self.ignore_index)
+
     def extra_repr(self) -> str:
         return ', '.join(f'{k}={v}' for k, v in self.spec.items())

@@ -44,6 +44,7 @@ def generate_set(config: Union[str, Path, Config],
                  size: Optional[Sequence[int]] = None,
                  style: Union[str, Path, None] = None,
                  style_strength: float = 1.,
+                 style_texts: Optional[Sequence[str]] = None,
                  judge: Optional[Tuple[str, str]] = None,
                  min_agreement: Optional[float] = None,
                  device: Optional[str] = None,
@@ -75,6 +76,8 @@ def generate_set(config: Union[str, Path, Config],
         style (str | Path, optional): A picture or folder of pictures, see
             :class:`LatentStatistics`. Defaults to None.
         style_strength (float): How much of it, in [0, 1]. Defaults to 1.
+        style_texts (Sequence[str], optional): See :class:`TextStyle`. Defaults to
+            None.
         judge (Tuple[str, str], optional): Config and checkpoint of a
             :class:`LossFilter`. Defaults to None.
         min_agreement (float, optional): Pictures of which the model's own
@@ -107,13 +110,10 @@ def generate_set(config: Union[str, Path, Config],
     synthesis['seed'] = seed
     if synthesis.get('base_size') is None:
         synthesis['size'] = size
-    if style is None:
-        synthesizer = inferencer.synthesizer(**synthesis)
-    else:
-        synthesizer, unread = inferencer.styled_synthesizer(
-            style, style_strength, **synthesis)
-        for reason in unread.values():
-            print(f'left out of the style: {reason}', flush=True)
+    synthesizer, unread = inferencer.styled_synthesizer(
+        style, style_strength, style_texts, **synthesis)
+    for reason in unread.values():
+        print(f'left out of the style: {reason}', flush=True)
     if codec.ignore_index != 255:
         raise ValueError('the labels of a set have 255 for void, but ignore_index of '
                          f'the codec is {codec.ignore_index}')
@@ -126,6 +126,7 @@ def generate_set(config: Union[str, Path, Config],
     semflow = cfg.model.semflow
     settings = dict(
         weights=digest_of(checkpoint),
+        **inferencer.base,
         model=settings_digest([
             semflow.get(part) for part in ('codec', 'process', 'wrappers', 'refiner')
         ]),

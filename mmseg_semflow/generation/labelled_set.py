@@ -200,12 +200,13 @@ class LabelledSet:
                 continue
             picture = np.ascontiguousarray(image.permute(1, 2, 0).cpu())
             scores = self.cycle(picture, view.label_map)
-            label_map = view.label_map
+            label_map, style = view.label_map, self.synthesizer.style
             if self.losses is not None:
                 label_map, scores['filtered'] = self.losses(picture, label_map)
             record = dict(
                 number=number,
                 **view.record,
+                **(style.record(number) if style else {}),
                 **scores,
                 void=round(float((label_map == 255).mean()), 4),
                 set=self.digest)

@@ -47,8 +47,8 @@ def check_prediction(semflow: SemFlowModel, cfg: dict) -> None:
         raise ValueError(f'test_cfg must have keys of {sorted(KEYS)}, but '
                          f'got {min(cfg.keys() - KEYS)!r}')
     semflow.process.check_sampling(cfg['num_steps'], cfg['solver'])
-    if cfg['mode'] not in ('whole', 'slide'):
-        raise ValueError("test_cfg.mode must be 'whole' or 'slide', "
+    if cfg['mode'] not in ('whole', 'slide', 'none'):
+        raise ValueError("test_cfg.mode must be 'whole', 'slide' or 'none', "
                          f'but got {cfg["mode"]!r}')
     if cfg['dtype'] not in (None, 'bfloat16'):
         raise ValueError("test_cfg.dtype must be None or 'bfloat16', "

@@ -15,7 +15,7 @@ from mmseg_semflow.flow import (
     StepCallback,
 )
 from mmseg_semflow.networks import LatentGaussian
-from mmseg_semflow.registry import MODELS, BaseModule
+from mmseg_semflow.registry import MODELS, BaseModule, ModuleList
 
 from .checkpoint_guard import CheckpointGuard, rename_old_keys
 from .losses import TrainingStep
@@ -90,7 +90,8 @@ class SemFlowModel(BaseModule):
         self.network = MODELS.build(network)
         self.autoencoder = MODELS.build(autoencoder)
         self.process = MODELS.build(process or dict(type='RectifiedFlow'))
-        self.wrappers = nn.ModuleList(map(MODELS.build, wrappers))
+        # Of mmengine, which initialises what it holds.
+        self.wrappers = ModuleList(map(MODELS.build, wrappers))
         self.refiner = None if refiner is None else MODELS.build(refiner)
         self.losses = nn.ModuleList(
             map(MODELS.build, losses or [dict(type='MatchingLoss')]))
@@ -127,7 +128,7 @@ class SemFlowModel(BaseModule):
     @property
     def stochastic(self) -> Tuple[str, ...]:
         """Tuple[str, ...]: Directions in which more is drawn than a perturbation."""
-        styled = any(hasattr(w, 'sampling_condition') for w in self.wrappers)
+        styled = any(getattr(w, 'stochastic', False) for w in self.wrappers)
         return tuple(
             direction for direction in DIRECTIONS
             if direction in self.process.stochastic
@@ -189,7 +190,7 @@ class SemFlowModel(BaseModule):
         for wrapper in self.wrappers:
             if hasattr(wrapper, 'training_condition'):
                 condition = {
-                    **wrapper.training_condition(z0, z1, point.t),
+                    **wrapper.training_condition(z0, z1, point.t, label_maps),
                     **(condition or {})
                 }
         prediction = self.velocity(point.state, point.t, condition)
@@ -333,8 +334,8 @@ class SemFlowModel(BaseModule):
                 that is :attr:`stochastic`, one per sample, on the CPU. Defaults
                 to None, torch's global one.
             condition (Dict[str, Tensor], optional): What the network knows
-                besides state and time. Defaults to None, or what a wrapper
-                such as :class:`StyleToken` draws.
+                besides state and time. Defaults to None, or what wrappers
+                such as :class:`StyleToken` and :class:`TextPrompt` say.
             wrap (Callable, optional): Makes another network of the network,
                 such as one for tiles (:func:`tile_network`). Defaults to
                 None.
@@ -353,13 +354,14 @@ class SemFlowModel(BaseModule):
         """
         height, width = pixels.shape[-2:]
         z = self.encode(pixels)
-        if times[0] > times[-1]:
-            for wrapper in self.wrappers:
-                if hasattr(wrapper, 'sampling_condition'):
-                    condition = {
-                        **wrapper.sampling_condition(z, generators),
-                        **(condition or {})
-                    }
+        telling = [w for w in self.wrappers if hasattr(w, 'sampling_condition')]
+        if times[0] > times[-1] and telling:
+            label_maps = self.codec.recover(pixels)
+            for wrapper in telling:
+                condition = {
+                    **wrapper.sampling_condition(z, label_maps, generators),
+                    **(condition or {})
+                }
         z = self._solve(
             z, times, solver, return_trajectory, generators,
             condition, wrap, callback)

@@ -14,12 +14,13 @@ from .features import EfficientNetLiteFeatures, FeatureNetwork, TimmFeatures
 from .preconditioning import CleanEnds, EndStdPreconditioning
 from .schedulers import build_scheduler, denoise, steps_of
 from .style_token import StyleToken
+from .text_prompt import TextPrompt
 from .tiny_autoencoder import TinyAutoencoder
 from .velocity_unet import VelocityUNet
 
 __all__ = [
     'CleanEnds', 'EfficientNetLiteFeatures', 'EndStdPreconditioning', 'FeatureNetwork',
     'FrozenAutoencoder', 'KLAutoencoder', 'LatentGaussian', 'PatchAutoencoder',
-    'StyleToken', 'TimmFeatures', 'TinyAutoencoder', 'VelocityUNet',
+    'StyleToken', 'TextPrompt', 'TimmFeatures', 'TinyAutoencoder', 'VelocityUNet',
     'build_scheduler', 'denoise', 'steps_of'
 ]

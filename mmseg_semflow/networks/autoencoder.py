@@ -1,17 +1,16 @@
 """Frozen autoencoders between pixels and latents."""
 
-import hashlib
 import json
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Dict, List, Optional
+from typing import List, Optional
 
 import torch
 from torch import Tensor, nn
 
 from mmseg_semflow.registry import MODELS, BaseModule
 
-from .pretrained import load_part
+from .pretrained import digest_weights, load_part
 
 
 @dataclass
@@ -35,16 +34,6 @@ class LatentGaussian:
     def sample(self) -> Tensor:
         """Sample a latent, shape (B, C, h, w)."""
         return self.mean + self.std * torch.randn_like(self.mean)
-
-
-def _digest(state_dict: Dict[str, Tensor], dtype: torch.dtype) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(state_dict.items()):
-        digest.update(repr((name, tuple(value.shape))).encode())
-        # Averages of weights (EMA) turn -0 into 0: the same numbers.
-        value = value.detach().to('cpu', dtype).contiguous() + 0
-        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 class FrozenAutoencoder(BaseModule):
@@ -86,7 +75,7 @@ class FrozenAutoencoder(BaseModule):
             type=type(self).__name__,
             settings=json.loads(json.dumps(self.settings)),
             weights={
-                str(dtype).removeprefix('torch.'): _digest(state_dict, dtype)
+                str(dtype).removeprefix('torch.'): digest_weights(state_dict, dtype)
                 for dtype in (own, torch.bfloat16)
             })
 

@@ -169,12 +169,13 @@ def model_to_folder(model: nn.Module, folder: PathLike) -> None:
 
     Args:
         model (nn.Module): A :class:`SemFlowModel`. Its tensors are laid out
-            anew in memory.
+            anew in memory, and an adapter is merged into its base.
         folder (str | Path): The folder to write: ``unet/``, ``vae/`` if the
             autoencoder is a :class:`KLAutoencoder`, and
             ``semflow.safetensors`` with the null prompt, the codec and what
             else its state dict has.
     """
+    model.network.merge_lora()
     # safetensors refuses channels-last.
     model.to(memory_format=torch.contiguous_format)
     for name, part in _parts(model).items():

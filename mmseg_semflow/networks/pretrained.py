@@ -1,9 +1,10 @@
 """Loading of Stable Diffusion folders and of UNet weight files."""
 
+import hashlib
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Iterator, Tuple, Union
+from typing import TYPE_CHECKING, Dict, Iterable, Iterator, Sequence, Tuple, Union
 
 import safetensors.torch
 import torch
@@ -86,12 +87,47 @@ def check_folder(folder: PathLike, *subfolders: str) -> None:
                 'to where it is')
 
 
+def digest_weights(state_dict: Dict[str, Tensor], dtype: torch.dtype) -> str:
+    """Compute the SHA-256 of names, shapes and bytes of weights.
+
+    Args:
+        state_dict (Dict[str, Tensor]): The weights.
+        dtype (torch.dtype): What they are rounded to first.
+
+    Returns:
+        str: 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(state_dict.items()):
+        digest.update(repr((name, tuple(value.shape))).encode())
+        # Averages of weights (EMA) turn -0 into 0: the same numbers.
+        value = value.detach().to('cpu', dtype).contiguous() + 0
+        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def plain_names(keys: Iterable[str]) -> Dict[str, str]:
+    """Tell the keys of a UNet's own weights, whatever peft made of its layers.
+
+    Args:
+        keys (Iterable[str]): Those of its state dict.
+
+    Returns:
+        Dict[str, str]: The keys by the names that a UNet without adapters has for
+        them; adapters are left out.
+    """
+    return {
+        key.replace('.base_layer.', '.'): key
+        for key in keys if '.lora_' not in key
+    }
+
+
 def load_matching(module: nn.Module, state_dict: Dict[str, Tensor],
                   source: str, assign: bool = False) -> None:
     """Load a state dict into a module that must fit it exactly.
 
     Args:
-        module (nn.Module): The module to fill.
+        module (nn.Module): The module to fill; its adapters are left alone.
         state_dict (Dict[str, Tensor]): Its weights.
         source (str): Where they come from, for the error.
         assign (bool): Whether the module takes over the tensors themselves,
@@ -101,7 +137,9 @@ def load_matching(module: nn.Module, state_dict: Dict[str, Tensor],
         ValueError: If keys are missing, left over or of another shape. The
             module keeps its weights then.
     """
-    own = module.state_dict()
+    whole = module.state_dict()
+    names = plain_names(whole)
+    own = {name: whole[key] for name, key in names.items()}
     wrong = [
         f'{key}: {problem}' for key, problem in [
             *((k, 'missing') for k in own.keys() - state_dict.keys()),
@@ -117,7 +155,8 @@ def load_matching(module: nn.Module, state_dict: Dict[str, Tensor],
             f'{source} does not fit the {type(module).__name__} of this '
             f'config: {len(wrong)} of its keys differ, for example '
             f'{"; ".join(sorted(wrong)[:3])}')
-    module.load_state_dict(state_dict, assign=assign)
+    whole.update({key: state_dict[name] for name, key in names.items()})
+    module.load_state_dict(whole, assign=assign)
 
 
 def widen_ends(state_dict: Dict[str, Tensor],
@@ -267,24 +306,33 @@ def load_unet_file(unet: 'UNet2DConditionModel', path: PathLike) -> None:
             key.split(marker)[1]: value
             for key, value in state_dict.items() if marker in key
         })
+    if any('.lora_' in key for key in ours):
+        raise ValueError(
+            f'{path} holds an adapter and not the weights that it changes: merge '
+            'it into them (tools/model_converters/semflow2diffusers.py) and name '
+            'the file in unet/ of that folder')
     load_matching(unet, widen_ends(ours or state_dict, unet),
                   name_file(path, state_dict))
 
 
 @torch.no_grad()
-def encode_null_prompt(folder: PathLike) -> Tensor:
-    """Encode the empty prompt with the text encoder of a diffusers folder.
+def encode_prompts(folder: PathLike,
+                   texts: Sequence[str]) -> Tuple[Tensor, Tensor]:
+    """Encode texts with the text encoder of a diffusers folder.
 
     Args:
         folder (str | Path): Folder with ``tokenizer/`` and
             ``text_encoder/``.
+        texts (Sequence[str]): The texts; '' is the null prompt.
 
     Returns:
-        Tensor: Embedding of "" padded to the encoder's length, float32,
-        shape (1, 77, 768) for Stable Diffusion 1.5.
+        Tuple[Tensor, Tensor]: Their embeddings, padded to the encoder's length,
+        float32, shape (N, 77, 768) for Stable Diffusion 1.5; and how many tokens
+        each has, its beginning and its end included, shape (N, ).
 
     Raises:
         FileNotFoundError: If the folder is not there.
+        ValueError: If a text is too long.
     """
     from transformers import CLIPTextModel, CLIPTokenizer
     check_folder(folder, 'tokenizer', 'text_encoder')
@@ -294,12 +342,19 @@ def encode_null_prompt(folder: PathLike) -> Tensor:
             folder, subfolder='tokenizer', local_files_only=True)
         text_encoder = CLIPTextModel.from_pretrained(
             folder, subfolder='text_encoder', local_files_only=True)
+        length = tokenizer.model_max_length
+        lengths = [len(tokenizer(text).input_ids) for text in texts]
+        for text, count in zip(texts, lengths, strict=True):
+            if count > length:
+                raise ValueError(
+                    f'{text!r} has {count} tokens, but the text encoder of {folder} '
+                    f'reads {length}')
         tokens = tokenizer(
-            '',
+            list(texts),
             padding='max_length',
-            max_length=tokenizer.model_max_length,
+            max_length=length,
             return_tensors='pt')
-        return text_encoder(tokens.input_ids)[0].float()
+        return text_encoder(tokens.input_ids)[0].float(), torch.tensor(lengths)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What a picture looks like as a whole, as a token of the prompt."""
 
-from typing import Dict
+from typing import Dict, Optional
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class StyleToken(BaseModule):
     """
 
     targets = ('velocity', )
+    # Synthesis draws from it.
+    stochastic = True
 
     def __init__(self,
                  latent_channels: int,
@@ -76,14 +78,18 @@ class StyleToken(BaseModule):
         self.register_buffer('num_seen', torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
-    def training_condition(self, z0: Tensor, z1: Tensor,
-                           t: Tensor) -> Dict[str, Tensor]:
+    def training_condition(self,
+                           z0: Tensor,
+                           z1: Tensor,
+                           t: Tensor,
+                           label_maps: Optional[Tensor] = None) -> Dict[str, Tensor]:
         """Make the condition of a training batch, and remember its styles.
 
         Args:
             z0 (Tensor): Image latents, shape (B, C, h, w).
             z1 (Tensor): Mask latents, shape (B, C, h, w).
             t (Tensor): Flow times, shape (B, ).
+            label_maps (Tensor, optional): Not used. Defaults to None.
 
         Returns:
             Dict[str, Tensor]: ``style``, (B, 2 C), and ``has_style``, (B, ).
@@ -99,12 +105,15 @@ class StyleToken(BaseModule):
         return dict(style=style, has_style=kept & (t > 0))
 
     @torch.no_grad()
-    def sampling_condition(self, z1: Tensor,
+    def sampling_condition(self,
+                           z1: Tensor,
+                           label_maps: Optional[Tensor] = None,
                            generators: Generators = None) -> Dict[str, Tensor]:
         """Draw styles of training pictures whose masks are like these.
 
         Args:
             z1 (Tensor): Mask latents, shape (B, C, h, w).
+            label_maps (Tensor, optional): Not used. Defaults to None.
             generators (Sequence[torch.Generator], optional): One per sample, whose
                 seeds alone are used. Defaults to None, torch's global one.
 

@@ -1,4 +1,4 @@
-"""The velocity network: a diffusers UNet under a null prompt."""
+"""The velocity network: a diffusers UNet."""
 
 from typing import Optional
 
@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from mmseg_semflow.flow import Condition
 from mmseg_semflow.registry import FUNCTIONS, MODELS, BaseModule
 
+from .low_rank import LowRankAdapter
 from .pretrained import (
-    encode_null_prompt,
+    encode_prompts,
     load_part,
     load_unet_file,
     name_folder,
+    plain_names,
 )
 
 
@@ -42,8 +44,14 @@ class VelocityUNet(BaseModule):
 
     The UNet counts time in ``num_train_timesteps``: it receives
     :math:`1000 t`, and this is the only place where time is converted. The
-    prompt is always empty (SemFlow, Sec. 3.2), its embedding is a buffer of
-    the state dict, so that no text encoder is needed after training starts.
+    prompt is empty (SemFlow, Sec. 3.2), unless a condition says otherwise; its
+    embedding is a buffer of the state dict, so that no text encoder is needed
+    after training starts.
+
+    With ``lora`` the weights of the config are the base, which is frozen, and the
+    state dict has low-rank changes of it alone, with the digest of the base: a
+    checkpoint finds the base where the config of its model names it, and no other
+    one is accepted.
 
     Args:
         unet (dict): Arguments of diffusers' ``UNet2DConditionModel``.
@@ -57,6 +65,12 @@ class VelocityUNet(BaseModule):
         prompt_length (int): Number of tokens of the prompt. Defaults to 77.
         gradient_checkpointing (bool): Whether to trade speed for memory in
             training. Defaults to False.
+        lora (dict, optional): Arguments of :class:`LowRankAdapter`: ``rank``,
+            and ``alpha``, ``targets`` and ``swap``. Defaults to None, all
+            weights are trained.
+
+    Raises:
+        ValueError: If ``lora`` breaks its rules.
     """
 
     def __init__(self,
@@ -65,7 +79,8 @@ class VelocityUNet(BaseModule):
                  unet_weights: Optional[str] = None,
                  num_train_timesteps: int = 1000,
                  prompt_length: int = 77,
-                 gradient_checkpointing: bool = False) -> None:
+                 gradient_checkpointing: bool = False,
+                 lora: Optional[dict] = None) -> None:
         super().__init__()
         from diffusers import UNet2DConditionModel
         self.unet = UNet2DConditionModel(**unet)
@@ -78,6 +93,9 @@ class VelocityUNet(BaseModule):
             'null_prompt',
             torch.zeros(1, prompt_length,
                         self.unet.config.cross_attention_dim))
+        self.lora = None if lora is None else LowRankAdapter(self.unet, **lora)
+        # Also where mmengine collects the state dict.
+        self._register_state_dict_hook(_leave_out_base)
 
     @property
     def in_channels(self) -> int:
@@ -89,23 +107,59 @@ class VelocityUNet(BaseModule):
         """int: Number of channels that it predicts."""
         return self.unet.config.out_channels
 
+    @property
+    def base(self) -> Optional[str]:
+        """str, optional: Digest of the base of an adapter, 16 digits."""
+        return None if self.lora is None else bytes(self.lora.base[:8].tolist()).hex()
+
     def init_weights(self) -> None:
         """Load the pretrained weights that the config names.
 
         Raises:
             FileNotFoundError: If ``sd_folder`` or ``unet_weights`` is not
                 there.
-            ValueError: If they hold another architecture.
+            ValueError: If they hold another architecture, or there are none
+                for ``lora`` to change.
         """
         if self.sd_folder is not None:
             self._init_null_prompt(self.sd_folder)
+        self._init_unet()
+
+    def _init_unet(self) -> None:
+        source = self.unet_weights or self.sd_folder
+        if self.lora is not None and source is None:
+            raise ValueError(
+                'lora changes weights that are there already: name them by '
+                'unet_weights or sd_folder of the network, but both are None')
         if self.unet_weights is not None:
             load_unet_file(self.unet, self.unet_weights)
         elif self.sd_folder is not None:
+            source = name_folder(self.sd_folder, 'unet')
             load_part(self.unet, self.sd_folder, 'unet')
+        if self.lora is not None:
+            self.lora.note_base(self.unet, str(source))
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args,
+                              **kwargs) -> None:
+        """Load the adapter upon the base that the config names."""
+        if self.lora is not None:
+            if not self.lora.base.any():
+                self._init_unet()
+            self.lora.accept(state_dict, f'{prefix}lora.')
+            own = self.unet.state_dict(prefix=f'{prefix}unet.')
+            state_dict.update({key: own[key] for key in plain_names(own).values()})
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def merge_lora(self) -> None:
+        """Add the adapter to its base: from now on it has all weights again."""
+        if self.lora is not None:
+            self.unet.fuse_lora()
+            self.unet.unload_lora()
+            self.unet.requires_grad_(True)
+            self.lora = None
 
     def _init_null_prompt(self, folder: str) -> None:
-        null_prompt = encode_null_prompt(folder)
+        null_prompt = encode_prompts(folder, [''])[0]
         if null_prompt.shape != self.null_prompt.shape:
             raise ValueError(
                 f'the null prompt of {name_folder(folder, "text_encoder")} has '
@@ -124,8 +178,9 @@ class VelocityUNet(BaseModule):
             zt (Tensor): Point on the path, shape (B, C, h, w).
             t (Tensor): Flow time, float32 in [0, 1], shape (B, ).
             condition (Dict[str, Tensor], optional): ``prompt``, embeddings
-                (B, L, D) in place of the null prompt; and ``token``, more of
-                them, (B, K, D), behind it. Defaults to None.
+                (B, L, D) in place of the null prompt; ``has_prompt``, bool
+                (B, ), which samples get them, by default all; and ``token``,
+                more embeddings, (B, K, D), behind either. Defaults to None.
 
         Returns:
             Tensor: Predicted dz/dt, float32, shape (B, C, h, w).
@@ -135,10 +190,14 @@ class VelocityUNet(BaseModule):
         """
         condition = dict(condition or {})
         prompt = condition.pop('prompt', self.null_prompt)
+        kept = condition.pop('has_prompt', None)
         token = condition.pop('token', None)
         if condition:
-            raise ValueError("the condition of a VelocityUNet has the keys 'prompt' "
-                             f"and 'token', but got {min(condition)!r}")
+            raise ValueError("the condition of a VelocityUNet has the keys 'prompt', "
+                             "'has_prompt' and 'token', but got "
+                             f'{min(condition)!r}')
+        if kept is not None:
+            prompt = torch.where(kept[:, None, None], prompt, self.null_prompt)
         timestep = t.float() * self.num_train_timesteps
         prompt = prompt.to(self.unet.dtype).expand(len(zt), -1, -1)
         if token is not None:
@@ -146,3 +205,13 @@ class VelocityUNet(BaseModule):
         return self.unet(
             zt.to(self.unet.dtype), timestep, prompt,
             return_dict=False)[0].float()
+
+
+def _leave_out_base(module: VelocityUNet, state_dict: dict, prefix: str,
+                    local_metadata: dict) -> None:
+    """Take the frozen base of an adapter out of a state dict."""
+    if module.lora is not None:
+        inside = f'{prefix}unet.'
+        for key in plain_names(list(state_dict)).values():
+            if key.startswith(inside):
+                del state_dict[key]

@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Dict, Optional, Tuple, Union
+from typing import Dict, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,22 @@ class Style(ABC):
         Returns:
             Callable: A network of the same arguments and results.
         """
+
+    def condition(self, numbers: Sequence[int]) -> Condition:
+        """Tell what the network shall know besides.
+
+        Args:
+            numbers (Sequence[int]): Which of their samples the pictures of a batch
+                are, from 0.
+
+        Returns:
+            Dict[str, Tensor], optional: For all of them; by default None, nothing.
+        """
+        return None
+
+    def record(self, number: int) -> dict:
+        """Tell what is special to a sample, as json has it; by default nothing."""
+        return {}
 
     @property
     @abstractmethod
@@ -198,6 +214,93 @@ class LatentStatistics(Style):
             z0, (-2, -1), unbiased=False, keepdim=True)
         mean, std = (x.to(z0).view(-1, 1, 1) for x in (self.mean, self.std))
         return (z0 - own_mean) / own_std.clamp(min=MIN_STD) * std + mean
+
+
+class TextStyle(Style):
+    """Tell what pictures shall look like by words, such as ``'foggy weather'``.
+
+    They follow the words of the training, in the prompt of a :class:`TextPrompt`.
+    Of several texts, sample number i gets number i modulo their count.
+
+    Args:
+        semflow (SemFlowModel): The model.
+        texts (Sequence[str]): The texts; '' adds nothing.
+
+    Raises:
+        FileNotFoundError: If the text encoder is not where the config says.
+        ValueError: If the model knows no text, or a text breaks a rule of
+            :meth:`TextPrompt.encode_texts`.
+    """
+
+    def __init__(self, semflow: SemFlowModel, texts: Sequence[str]) -> None:
+        if isinstance(texts, str) or not texts:
+            raise ValueError(f'texts must be a list of texts, but got {texts!r}')
+        self.texts = list(texts)
+        self.check_model(semflow)
+        reader = next(w for w in semflow.wrappers if hasattr(w, 'encode_texts'))
+        self.embeddings = reader.encode_texts(self.texts)
+
+    def check_model(self, semflow: SemFlowModel) -> None:
+        """See :meth:`Style.check_model`."""
+        if not any(hasattr(w, 'encode_texts') for w in semflow.wrappers):
+            raise ValueError(
+                f'texts {self.texts} are for a model that was trained with them, but '
+                'the wrappers of this config have no TextPrompt')
+
+    @property
+    def settings(self) -> dict:
+        """dict: See :attr:`Style.settings`."""
+        return dict(type=type(self).__name__, texts=self.texts)
+
+    def wrap(self, network: Network) -> Network:
+        """See :meth:`Style.wrap`; the condition is all that changes."""
+        return network
+
+    def condition(self, numbers: Sequence[int]) -> Condition:
+        """See :meth:`Style.condition`."""
+        return dict(text=self.embeddings[[n % len(self.texts) for n in numbers]])
+
+    def record(self, number: int) -> dict:
+        """See :meth:`Style.record`."""
+        return dict(style_text=self.texts[number % len(self.texts)])
+
+
+class Styles(Style):
+    """Several styles at once.
+
+    Args:
+        styles (Sequence[Style]): The styles, the innermost first.
+    """
+
+    def __init__(self, styles: Sequence[Style]) -> None:
+        self.styles = tuple(styles)
+
+    def check_model(self, semflow: SemFlowModel) -> None:
+        """See :meth:`Style.check_model`."""
+        for style in self.styles:
+            style.check_model(semflow)
+
+    @property
+    def settings(self) -> dict:
+        """dict: See :attr:`Style.settings`."""
+        return dict(styles=[style.settings for style in self.styles])
+
+    def wrap(self, network: Network) -> Network:
+        """See :meth:`Style.wrap`."""
+        for style in self.styles:
+            network = style.wrap(network)
+        return network
+
+    def condition(self, numbers: Sequence[int]) -> Condition:
+        """See :meth:`Style.condition`."""
+        found: Dict[str, Tensor] = {}
+        for style in self.styles:
+            found.update(style.condition(numbers) or {})
+        return found
+
+    def record(self, number: int) -> dict:
+        """See :meth:`Style.record`."""
+        return {k: v for s in self.styles for k, v in s.record(number).items()}
 
 
 def _check_strength(strength: float) -> None:

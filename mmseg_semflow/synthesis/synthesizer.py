@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mmseg_semflow.flow import (
+    Condition,
     Generators,
     Network,
     StepCallback,
@@ -346,6 +347,7 @@ class Synthesizer(ImageSampler):
                 self.solver,
                 return_trajectory=True,
                 generators=self._generators(direction, pixels, [0]),
+                condition=self._condition(direction, [0]),
                 wrap=self._wraps[direction])
         return to_uint8(states[:, 0])
 
@@ -414,6 +416,12 @@ class Synthesizer(ImageSampler):
                 numbers, pixels.split(1), strict=True)
         ]
 
+    def _condition(self, direction: str, numbers: Sequence[int]) -> Condition:
+        """Tell what the style wants the network to know that way."""
+        if direction != 'mask_to_image' or self.style is None:
+            return None
+        return self.style.condition(numbers)
+
     def _synthesize_batch(self, batch: Sequence[Request]) -> Tensor:
         """Synthesise for label maps of one size: pixels, (B, 3, H, W)."""
         masks = torch.cat([self.perturbed(*request) for request in batch])
@@ -430,6 +438,7 @@ class Synthesizer(ImageSampler):
                 self.solver,
                 generators=self._generators('mask_to_image', pseudo_masks,
                                             numbers),
+                condition=self._condition('mask_to_image', numbers),
                 wrap=self._wraps['mask_to_image'],
                 callback=callback)
 

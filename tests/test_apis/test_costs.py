@@ -55,6 +55,20 @@ def test_the_estimate_by_part(cfg):
     assert found['ema'] == found['parameters'] + frozen
 
 
+def test_an_adapter_is_all_that_is_trained(cfg):
+    pytest.importorskip('peft')
+    whole = estimate_training_memory(cfg, 2, SIZE)
+    cfg.model.semflow.network.lora = dict(rank=2)
+    found = estimate_training_memory(cfg, 2, SIZE)
+    network = MODELS.build(cfg.model.semflow.network)
+    trained = 4 * sum(
+        w.numel() for name, w in network.named_parameters() if '.lora_' in name)
+    assert found['gradients'] == found['ddp_buckets'] == trained
+    assert found['optimizer'] == 2 * trained
+    # Behind it, the digest of its base and its factor.
+    assert found['parameters'] == whole['parameters'] + trained + 256 + 4
+
+
 def profiled_peak(function):
     """Peak of the CPU allocator, by the profiler's record of it."""
     with profile(

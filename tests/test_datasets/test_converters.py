@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmseg.registry import DATASETS
+from PIL import Image
 
 from mmseg_semflow.datasets import CamVidDataset, CelebAMaskHQDataset
 from mmseg_semflow.datasets.camvid import GROUPS, convert_camvid, group_colors
@@ -20,6 +21,7 @@ from mmseg_semflow.datasets.celebamask_hq import (
     merge_parts,
     read_splits,
 )
+from mmseg_semflow.datasets.gta5 import convert_gta5
 
 ROOT = Path(__file__).parents[2]
 CLASSES = CelebAMaskHQDataset.METAINFO['classes']
@@ -293,6 +295,63 @@ def test_missing_scenes_are_named(scenes, tmp_path):
     with pytest.raises(ValueError, match='there is no .*none/train.txt'):
         (scenes / 'LabeledApproved_full').mkdir()
         convert_camvid(scenes, tmp_path / 'none', tmp_path / 'data')
+
+
+@pytest.fixture
+def game(tmp_path):
+    """GTA5's folder: the IDs of Cityscapes as pictures of a palette."""
+    root = tmp_path / 'gta5'
+    ids = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    for name in ('00001', '00002'):
+        save(root / f'images/{name}.png', np.zeros((5, 7, 3), np.uint8))
+        picture = Image.fromarray(ids, mode='P')
+        picture.putpalette([number * 7 % 256 for number in range(768)])
+        (root / 'labels').mkdir(exist_ok=True)
+        picture.save(root / f'labels/{name}.png')
+    return root
+
+
+def test_a_game_through_the_tool_to_the_recipe(game, tool, tmp_path):
+    assert '2 label maps' in tool('gta5', game)
+    cfg = Config.fromfile(ROOT / 'configs/semflow_gta5.py')
+    dataset = DATASETS.build(
+        dict(
+            cfg.train_dataloader.dataset, data_root=str(game),
+            pipeline=[dict(type='LoadAnnotations')]))
+    assert len(dataset) == 2
+    labels = dataset[0]['gt_seg_map'].ravel()
+    # cityscapesscripts' labels with a trainId.
+    names = dict(
+        road=7, sidewalk=8, building=11, wall=12, fence=13, pole=17,
+        traffic_light=19, traffic_sign=20, vegetation=21, terrain=22, sky=23,
+        person=24, rider=25, car=26, truck=27, bus=28, train=31, motorcycle=32,
+        bicycle=33)
+    classes = dataset.metainfo['classes']
+    for number in range(35):
+        found = labels[number]
+        name = None if found == 255 else classes[found].replace(' ', '_')
+        assert names.get(name) == (number if number in names.values() else None)
+    before = written(game)
+    (game / 'labels/00002_labelTrainIds.png').unlink()
+    tool('gta5', game)
+    first = game / 'labels/00001_labelTrainIds.png'
+    assert written(game).keys() == before.keys()
+    assert written(game)[first] == before[first]
+
+
+def test_wrong_games_are_named(game, tmp_path):
+    save(game / 'labels/00002.png', np.full((5, 7), 35, np.uint8))
+    with pytest.raises(ValueError, match=r'00002.png must hold the IDs .* up to 35'):
+        convert_gta5(game)
+    save(game / 'labels/00002.png', np.zeros((5, 7, 3), np.uint8))
+    with pytest.raises(ValueError, match=r'00002.png must .* shape \(5, 7, 3\)'):
+        convert_gta5(game)
+    shutil.rmtree(game / 'labels')
+    with pytest.raises(ValueError, match='there is no .*labels'):
+        convert_gta5(game)
+    (game / 'labels').mkdir()
+    with pytest.raises(ValueError, match='labels holds no label maps NAME.png'):
+        convert_gta5(game)
 
 
 def test_mmsegmentations_own_converters(tool, tmp_path):

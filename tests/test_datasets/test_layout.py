@@ -18,6 +18,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 EXPECTED = dict(
     cityscapes=('leftImg8bit/train/**/NAME_leftImg8bit.png',
                 'gtFine/train/**/NAME_gtFine_labelTrainIds.png'),
+    gta5=('images/**/NAME.png', 'labels/**/NAME_labelTrainIds.png'),
     coco_stuff164k=('images/train2017/**/NAME.jpg',
                     'annotations/train2017/**/NAME_labelTrainIds.png'),
     celebamask_hq=('img_dir/NAME.jpg', 'ann_dir/NAME.png, NAME from '),

@@ -100,6 +100,18 @@ def test_void_gets_its_colour():
     assert pseudo_mask[0, :, 0, 1].tolist() == [1, 254, 7]
 
 
+@pytest.mark.parametrize('void_color', [(255, 255, 255), (0, 240, 60)])
+def test_labels_are_recovered_with_void(void_color):
+    codec = PseudoMaskCodec(
+        19, divisions=3, spacing=120, amplitude=25, void_color=void_color)
+    torch.manual_seed(0)
+    labels = torch.randint(0, 20, (2, 24, 32))
+    labels[labels == 19] = 255
+    moved = codec.normalize(codec.perturb(codec.encode(labels)))
+    assert torch.equal(codec.recover(moved), labels)
+    assert (codec.decode(moved) < 19).all()
+
+
 def test_normalize_maps_levels_to_the_range_of_the_networks():
     normalized = PseudoMaskCodec.normalize(torch.arange(256.))
     assert normalized[0] == -1 and normalized[-1] == 1

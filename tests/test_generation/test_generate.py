@@ -20,7 +20,7 @@ from mmseg_semflow.datasets.label_maps import LabelMaps
 from mmseg_semflow.generation.generate import flip_of_training, scale_of_training
 from mmseg_semflow.generation.labelled_set import RealPairs
 from mmseg_semflow.synthesis.pictures import read_note
-from tiny import street_dataset
+from tiny import network_cfg, save_checkpoint, street_dataset, write_sd_folder
 
 ROOT = Path(__file__).parents[2]
 SIZE = ('--size', 16, 24, '--num-steps', 2, '--min-agreement', 0)
@@ -241,6 +241,73 @@ def test_styles_and_fusion_are_settings_of_the_set(make, tmp_path):
     said = make('style', '--style', tmp_path / 'street/img_dir/val',
                 '--style-strength', 0.5, fails=True)
     assert "synthesis was {" in said and "'strength': 0.5" in said
+
+
+@pytest.fixture
+def reading(files, tmp_path):
+    """Give the model of ``files`` a TextPrompt, and the adapter of a base."""
+    folder = write_sd_folder(tmp_path / 'sd', unet=network_cfg()['unet'])
+    parts = dict(
+        network=network_cfg(prompt_length=77, sd_folder=str(folder)),
+        wrappers=[
+            dict(
+                type='TextPrompt', classes=('a', 'b', 'c', 'd', 'e'),
+                sd_folder=str(folder), token_channels=16)
+        ])
+
+    def write(**network):
+        parts['network'].update(network)
+        cfg = Config.fromfile(files[0])
+        cfg.model.semflow.update(parts)
+        cfg.dump(files[0])
+        return parts
+
+    save_checkpoint(files[1], **write())
+    return write
+
+
+def test_texts_take_turns_and_stand_in_the_manifest(reading, make):
+    out = make('words', '--style-text', '', 'fog')
+    assert [record['style_text'] for record in manifest_of(out)] == ['', 'fog'] * 2
+    plain = make('plain')
+    assert 'style_text' not in manifest_of(plain)[0]
+    same = [cv2.imread(str(out / name)).tobytes() == cv2.imread(
+        str(plain / name)).tobytes() for name in (
+            f'img_dir/train/{number:06d}.png' for number in range(4))]
+    assert same == [True, False, True, False]
+    said = make('words', '--style-text', 'fog', fails=True)
+    assert "synthesis was {" in said and "'texts': ['fog']" in said
+
+
+def test_words_and_pictures_of_a_style(reading, run_tool, make, tmp_path):
+    pictures = tmp_path / 'street/img_dir/val'
+    out = make('both', '--style-text', 'fog', '--style', pictures)
+    settings = json.loads((out / 'settings.json').read_text())
+    assert [style['type'] for style in settings['synthesis']['style']['styles']] == [
+        'TextStyle', 'LatentStatistics']
+    masks = tmp_path / 'street/ann_dir/val'
+    run_tool('synthesize.py', '--masks', masks, '--out', tmp_path / 'images',
+             '--num-steps', 1, '--style-text', 'fog')
+    note = json.loads(read_note(tmp_path / 'images/0_0.png'))
+    assert note['style'] == dict(type='TextStyle', texts=['fog'])
+
+
+def test_texts_are_for_models_that_read(make):
+    assert 'the wrappers of this config have no TextPrompt' in make(
+        'set', '--style-text', 'fog', fails=True)
+
+
+def test_a_set_of_another_base_is_another_set(reading, files, make, tmp_path):
+    """The checkpoint of an adapter says nothing of the base it is moved onto."""
+    pytest.importorskip('peft')
+    save_checkpoint(files[1], **reading(lora=dict(rank=2)))
+    make('set', count=1)
+    other = write_sd_folder(tmp_path / 'other', unet=network_cfg()['unet'])
+    reading(sd_folder=str(other))
+    assert 'set lora.swap=True' in make('set', count=1, fails=True)
+    reading(lora=dict(rank=2, swap=True))
+    assert 'base was ' in make('set', count=1, fails=True)
+    make('swapped', count=1)
 
 
 def test_an_unreadable_style_picture_is_named(run_tool, tmp_path):

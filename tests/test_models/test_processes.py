@@ -768,6 +768,60 @@ def test_a_checkpoint_in_bfloat16_is_the_same_training():
 # In segmentors and synthesizers.
 
 
+def image_diffusion(kind='epsilon'):
+    return ROOT_MODELS.build(
+        dict(type='ImageDiffusion', prediction_type=kind)).double()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_images_are_diffused_whatever_the_mask(kind):
+    """As Stable Diffusion was trained: the noise of an image latent alone."""
+    process = image_diffusion(kind)
+    z0, z1 = latents(3)
+    point = process.sample(z0, torch.full_like(z1, torch.nan))
+    alpha = alpha_of(point.t)
+    noise = (point.state - alpha.sqrt() * z0) / (1 - alpha).sqrt()
+    expected = dict(
+        epsilon=noise, sample=z0,
+        v_prediction=alpha.sqrt() * noise - (1 - alpha).sqrt() * z0)[kind]
+    torch.testing.assert_close(point.target, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        process.estimate(point, point.target, 'image'), z0, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match='learns mask_to_image alone'):
+        process.estimate(point, point.target, 'mask')
+
+
+def test_the_exact_denoiser_leads_to_the_image():
+    process = image_diffusion()
+    z0, z1 = latents()
+
+    def network(x, t, condition=None):
+        alpha = alpha_of(t)
+        return (x - alpha.sqrt() * z0) / (1 - alpha).sqrt()
+
+    found = process.solve(
+        network, z1, grid('mask_to_image', 7), 'DDIMScheduler',
+        generators=generators())
+    torch.testing.assert_close(found, z0, rtol=1e-3, atol=1e-3)
+
+
+def test_a_segmentor_trains_what_leads_to_no_masks():
+    torch.manual_seed(0)
+    parts = dict(process=dict(type='ImageDiffusion'))
+    with pytest.raises(ValueError, match='but SemFlow asks for image_to_mask'):
+        MODELS.build(segmentor_cfg(**parts))
+    model = MODELS.build(segmentor_cfg(dict(mode='none'), **parts))
+    images = torch.rand(2, 3, 24, 32)
+    model.semflow.loss(images, images, torch.zeros(2, 24, 32).long())[
+        'loss_denoise'].backward()
+    assert model.semflow.network.unet.conv_out.weight.grad.any()
+    with pytest.raises(ValueError, match='transport asks for image_to_mask'):
+        model.predict(images)
+    # Its weights are those of a model of SemFlow: they make its base.
+    other = MODELS.build(segmentor_cfg())
+    other.semflow.network.load_state_dict(model.semflow.network.state_dict())
+
+
 def segmentor(name, test_cfg=None):
     torch.manual_seed(0)
     model = MODELS.build(segmentor_cfg(test_cfg, **process_cfg(name)))

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from safetensors.torch import save_file
 from transformers import CLIPTextModel
 
-from mmseg_semflow.networks.pretrained import encode_null_prompt
+from mmseg_semflow.networks.pretrained import encode_prompts
 from tiny import RELEASED, UNET, VAE, write_deepspeed, write_sd_folder
 
 
@@ -47,7 +47,7 @@ def test_init_weights_from_a_folder(sd_folder):
     source = UNet2DConditionModel.from_pretrained(sd_folder / 'unet')
     for key, value in source.state_dict().items():
         assert torch.equal(net.unet.state_dict()[key], value), key
-    assert torch.equal(net.null_prompt, encode_null_prompt(sd_folder))
+    assert torch.equal(net.null_prompt, encode_prompts(sd_folder, ['']))
     assert net.null_prompt.shape == (1, 77, 16) and net.null_prompt.any()
 
     autoencoder = MODELS.build(
@@ -61,7 +61,7 @@ def test_init_weights_from_a_folder(sd_folder):
 def test_null_prompt_is_bos_and_padding(sd_folder):
     encoder = CLIPTextModel.from_pretrained(sd_folder / 'text_encoder')
     ids = torch.tensor([[512] + [513] * 76])
-    torch.testing.assert_close(encoder(ids)[0], encode_null_prompt(sd_folder))
+    torch.testing.assert_close(encoder(ids)[0], encode_prompts(sd_folder, ['']))
 
 
 @pytest.mark.parametrize('name, write', RELEASED.items())

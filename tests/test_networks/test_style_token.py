@@ -116,12 +116,12 @@ def test_styles_are_drawn_of_pictures_with_masks_alike():
     generators = [torch.Generator().manual_seed(seed) for seed in range(60)]
     states = [generator.get_state() for generator in generators]
     wanted = torch.full((60, 4, 2, 2), 17.2)
-    found = token.sampling_condition(wanted, generators)['style']
+    found = token.sampling_condition(wanted, generators=generators)['style']
     alike = latent_style(latents(40))[[16, 17, 18, 19]]
     places = [(alike == style).all(1).nonzero().item() for style in found]
     assert set(places) == {0, 1, 2, 3}
     # The same for the same seeds, of which the noise still gets all.
-    again = token.sampling_condition(wanted, generators)['style']
+    again = token.sampling_condition(wanted, generators=generators)['style']
     assert torch.equal(found, again)
     assert all(torch.equal(generator.get_state(), state) for generator, state in
                zip(generators, states, strict=True))

@@ -71,6 +71,15 @@ def test_a_prompt_takes_the_place_of_the_null_prompt():
     assert torch.equal(net(zt, t, {}), net(zt, t))
 
 
+def test_samples_without_a_prompt_get_the_null_prompt():
+    net = build(prompt_length=3)
+    net.null_prompt.normal_()
+    zt, t, prompt = torch.randn(2, 4, 8, 8), torch.rand(2), torch.randn(2, 3, 16)
+    found = net(zt, t, dict(prompt=prompt, has_prompt=torch.tensor([True, False])))
+    torch.testing.assert_close(found[0], net(zt, t, dict(prompt=prompt))[0])
+    torch.testing.assert_close(found[1], net(zt, t)[1])
+
+
 def test_gradients_reach_the_prompt():
     prompt = torch.randn(2, 3, 16, requires_grad=True)
     net = build()
@@ -80,6 +89,6 @@ def test_gradients_reach_the_prompt():
 
 
 def test_unknown_conditions():
-    with pytest.raises(ValueError, match="'prompt' and 'token', but got 'style'"):
+    with pytest.raises(ValueError, match="'has_prompt' and 'token', but got 'style'"):
         build()(torch.randn(1, 4, 8, 8), torch.rand(1),
                 dict(prompt=torch.zeros(1, 3, 16), style=torch.zeros(1)))

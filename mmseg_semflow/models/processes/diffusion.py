@@ -135,15 +135,21 @@ class Diffusion(Process):
             v_prediction=self.schedule.get_velocity(z1, noise, timestep))
         return TrainingPoint(
             t=timestep / self.num_train_timesteps,
-            state=torch.cat([x, z0], 1),
+            state=self._state(x, z0),
             target=target[self.target])
+
+    @staticmethod
+    def _state(x: Tensor, given: Tensor) -> Tensor:
+        """Stack a noisy latent and the one that is given, (B, C', h, w)."""
+        return torch.cat([x, given], 1)
 
     def estimate(self, point: TrainingPoint, prediction: Tensor,
                  end: str) -> Tensor:
-        """See :meth:`Process.estimate`; of the mask alone."""
+        """See :meth:`Process.estimate`; of what is diffused alone."""
         self.check_direction(
             'image_to_mask' if end == 'mask' else 'mask_to_image', 'estimate')
-        x = point.state.chunk(2, 1)[0]
+        # The noisy latent comes first.
+        x = point.state[:, :prediction.shape[1]]
         timestep = (point.t * self.num_train_timesteps).round().long()
         alpha = self.alphas[timestep].view(-1, 1, 1, 1)
         if self.target == 'sample':
@@ -172,10 +178,40 @@ class Diffusion(Process):
         for (timestep, next_timestep), next_t in zip(
                 steps, times[1:], strict=True):
             x = states[-1]
-            state = torch.cat([scheduler.scale_model_input(x, timestep), z], 1)
+            state = self._state(scheduler.scale_model_input(x, timestep), z)
             t = timestep / self.num_train_timesteps
             x = denoise(scheduler, network(state, t.expand(len(x))), timestep,
                         next_timestep, x, generators)
             changed = callback and callback(next_t, x)
             states.append(x if changed is None else changed)
         return torch.stack(states) if return_trajectory else states[-1]
+
+
+@MODELS.register_module()
+class ImageDiffusion(Diffusion):
+    r"""Diffusion from noise to the image, whatever the mask.
+
+    .. math::
+        L = E_{\tau, \epsilon} |\epsilon_\theta(x_\tau, \tau) - \epsilon|^2,
+        \quad x_\tau = \sqrt{\alpha_\tau} z_0 + \sqrt{1 - \alpha_\tau} \epsilon
+
+    The objective of Stable Diffusion itself, under the null prompt: it fits the UNet
+    to the pictures of a domain and leaves it what it is, a denoiser, so that it and
+    the original differ in the domain alone (DGInStyle, Jia et al., ECCV 2024). An
+    adapter that is trained upon it can be moved onto the original. Synthesis draws
+    pictures of the domain, to look at.
+
+    Arguments are those of :class:`Diffusion`.
+    """
+
+    directions = ('mask_to_image', )
+    stochastic = ('mask_to_image', )
+    num_inputs = 1
+
+    def sample(self, z0: Tensor, z1: Tensor) -> TrainingPoint:
+        """See :meth:`Process.sample`; z1 is not used."""
+        return super().sample(z1, z0)
+
+    @staticmethod
+    def _state(x: Tensor, given: Tensor) -> Tensor:
+        return x

@@ -40,7 +40,7 @@ class PseudoMaskLogits(PixelData):
 class SemFlow(BaseSegmentor):
     """Segment images by the forward flow (SemFlow, Eq. 12).
 
-    Serves every process that leads from image to mask.
+    Serves every process that leads from image to mask, and trains any other.
 
     Args:
         semflow (dict): Config of :class:`SemFlowModel`.
@@ -53,7 +53,8 @@ class SemFlow(BaseSegmentor):
             of the process, for SemFlow's ``'euler'``, ``'heun'``, ``'rk4'``
             or ``'dopri5'``;
             ``mode``, ``'whole'`` or ``'slide'``, the latter with
-            ``crop_size`` and ``stride`` (height, width); ``dtype``, None or
+            ``crop_size`` and ``stride`` (height, width), or ``'none'`` to train
+            a process that leads to no masks; ``dtype``, None or
             ``'bfloat16'`` for autocast; ``seed`` of a process that samples
             noise, which SemFlow's does not. Defaults to None, which is
             ``dict(num_steps=25, solver='euler', mode='whole', dtype=None,
@@ -85,8 +86,9 @@ class SemFlow(BaseSegmentor):
                 'unet_weights of the network and sd_folder of the '
                 'autoencoder')
         self.semflow = MODELS.build(semflow)
-        self.semflow.process.check_direction('image_to_mask',
-                                             type(self).__name__)
+        if (test_cfg or {}).get('mode') != 'none':
+            self.semflow.process.check_direction('image_to_mask',
+                                                 type(self).__name__)
         self.data_preprocessor.serve(self.semflow.codec)
         self.train_cfg = train_cfg
         self.test_cfg = ConfigDict(prediction_settings(self.semflow, test_cfg))

@@ -1,0 +1,166 @@
+"""Low-rank adapters of a UNet, and the base that they belong to."""
+
+from typing import TYPE_CHECKING, Dict, Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+
+from mmseg_semflow.extras import MissingExtraError
+
+from .pretrained import digest_weights, plain_names
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+# The projections of all attentions, by the ends of their names.
+ATTENTION = ('to_q', 'to_k', 'to_v', 'to_out.0')
+# Bytes of a SHA-256, and of the name behind it.
+DIGEST, NAME = 32, 224
+
+
+class LowRankAdapter(nn.Module):
+    r"""Train low-rank changes of a UNet's layers, by peft through diffusers.
+
+    LoRA (Hu et al., ICLR 2022): a layer of weight W becomes one of
+
+    .. math:: W' = W + \frac{\alpha}{r} B A,
+
+    where W is frozen, A begins random and B as zero. A and B are put into the UNet;
+    this module keeps, for the checkpoint, which base they belong to.
+
+    Args:
+        unet (UNet2DConditionModel): The UNet, changed in place.
+        rank (int): Rank r of the changes.
+        alpha (float, optional): Defaults to None, the rank, so that the factor
+            is 1.
+        targets (Sequence[str]): Ends of the names of the layers that are changed,
+            linear ones and convolutions. Defaults to the projections of all
+            attentions.
+        swap (bool): Whether the adapter of a checkpoint may be moved onto another
+            base than that it was trained upon. Defaults to False.
+
+    Raises:
+        ValueError: If an argument breaks its rule, or the UNet has no layer of
+            one of the names.
+        MissingExtraError: If peft cannot be imported.
+    """
+
+    def __init__(self,
+                 unet: 'UNet2DConditionModel',
+                 rank: int,
+                 alpha: Optional[float] = None,
+                 targets: Sequence[str] = ATTENTION,
+                 swap: bool = False) -> None:
+        super().__init__()
+        if not isinstance(rank, int) or rank < 1:
+            raise ValueError(f'lora.rank must be an integer >= 1, but got {rank!r}')
+        alpha = rank if alpha is None else alpha
+        if not alpha > 0:
+            raise ValueError(f'lora.alpha must be > 0, but got {alpha}')
+        if isinstance(targets, str) or not targets:
+            raise ValueError('lora.targets must be a list of ends of names of '
+                             f'layers, but got {targets!r}')
+        names = [name for name, layer in unet.named_modules()
+                 if isinstance(layer, (nn.Linear, nn.Conv2d))]
+        for target in targets:
+            if not any(f'.{name}'.endswith(f'.{target}') for name in names):
+                raise ValueError(
+                    'lora.targets must be ends of names of linear layers or '
+                    f'convolutions of the UNet, but got {target!r}; there is for '
+                    f'example {names[-1]!r}')
+        try:
+            from peft import LoraConfig
+        except ImportError as error:
+            raise MissingExtraError('lora of a VelocityUNet', 'peft', 'lora',
+                                    error) from error
+        unet.requires_grad_(False)
+        # peft moves what it makes, which tensors without data refuse.
+        with unset_fake_temporarily():
+            unet.add_adapter(
+                LoraConfig(
+                    r=rank, lora_alpha=alpha, target_modules=list(targets)))
+        if isinstance(unet.conv_in.weight, FakeTensor):
+            _drop_data(unet)
+        self.swap = swap
+        # In the state dict, so that a checkpoint knows what it changes, how much.
+        self.register_buffer('scale', torch.tensor(alpha / rank))
+        self.register_buffer('base', torch.zeros(DIGEST + NAME, dtype=torch.uint8))
+
+    @torch.no_grad()
+    def note_base(self, unet: 'UNet2DConditionModel', source: str) -> None:
+        """Remember the weights that the UNet has now as the base.
+
+        Args:
+            unet (UNet2DConditionModel): The UNet.
+            source (str): Where they come from, for errors.
+        """
+        base = base_weights(unet)
+        if isinstance(next(iter(base.values())), FakeTensor):
+            return  # without data, see headers_alone
+        # Rounded, so that a base that was stored in half the bytes is the same.
+        digest = bytes.fromhex(digest_weights(base, torch.bfloat16))
+        # The end of a long path says more than its beginning.
+        name = source.encode()[-NAME:].ljust(NAME, b'\0')
+        self.base.copy_(torch.tensor(list(digest + name), dtype=torch.uint8))
+
+    def accept(self, state_dict: Dict[str, Tensor], prefix: str) -> None:
+        """Check that an adapter fits; the UNet keeps its base.
+
+        Args:
+            state_dict (Dict[str, Tensor]): What is to be loaded, changed in place.
+            prefix (str): What stands before the keys of this module.
+
+        Raises:
+            ValueError: If it is of another base and ``swap`` is not set, or of
+                another alpha.
+        """
+        found = {name: state_dict.get(f'{prefix}{name}') for name in ('base', 'scale')}
+        for name, value in found.items():
+            if value is None:
+                raise ValueError(f'not a checkpoint of an adapter: it has no '
+                                 f'{prefix}{name}')
+        if not torch.isclose(found['scale'].cpu().float(), self.scale.cpu(), 1e-2):
+            raise ValueError(
+                'the adapter was trained with lora.alpha / lora.rank = '
+                f"{float(found['scale']):g}, but this config has "
+                f'{float(self.scale):g}: they must be the same')
+        same = torch.equal(found['base'][:DIGEST].cpu(), self.base[:DIGEST].cpu())
+        if not same and not self.swap:
+            raise ValueError(
+                f'the adapter was trained upon {describe_base(found["base"])}, but '
+                f'the base of this config is {describe_base(self.base)}: name that '
+                'base by unet_weights or sd_folder of the network, or set lora.swap='
+                'True there to move the adapter onto this one')
+        state_dict.update({f'{prefix}{name}': value
+                           for name, value in self.named_buffers()})
+
+
+def _drop_data(unet: 'UNet2DConditionModel') -> None:
+    """Make the adapters of a UNet without data tensors without data."""
+    for module in unet.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if not isinstance(weight, FakeTensor):
+                setattr(module, name, nn.Parameter(torch.empty(weight.shape)))
+
+
+def base_weights(unet: 'UNet2DConditionModel') -> Dict[str, Tensor]:
+    """Give the weights of a UNet without its adapters, by the names of the UNet."""
+    state_dict = unet.state_dict()
+    return {name: state_dict[key] for name, key in plain_names(state_dict).items()}
+
+
+def describe_base(base: Tensor) -> str:
+    """Tell name and digest of a base, as a checkpoint has them.
+
+    Args:
+        base (Tensor): See :class:`LowRankAdapter`, uint8.
+
+    Returns:
+        str: For an error.
+    """
+    content = bytes(base.tolist())
+    if not any(content):
+        return 'a base that nobody noted'
+    name = content[DIGEST:].rstrip(b'\0').decode(errors='replace')
+    return f'{name} (SHA-256 {content[:8].hex()}...)'
