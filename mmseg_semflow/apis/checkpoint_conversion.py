@@ -17,6 +17,7 @@ from mmseg_semflow.files import written_whole
 from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.models.checkpoint_guard import PREFIX, weights_of
 from mmseg_semflow.networks.diffusers_folder import (
+    PARTS,
     fill_model,
     folder_to_model,
     model_to_folder,
@@ -37,7 +38,8 @@ def _appearing(out: PathLike, overwrite: bool) -> ContextManager[Path]:
     if out.exists() and not overwrite:
         raise FileExistsError(f'{out} is there already: choose another name '
                               'or overwrite it (--overwrite)')
-    if out.is_dir() and not (out / 'unet/config.json').is_file():
+    if out.is_dir() and not any(
+            (out / part / 'config.json').is_file() for part in PARTS):
         raise FileExistsError(f'{out} is no diffusers folder (it has no '
                               'unet/config.json) and is not overwritten')
     return written_whole(out, overwrite)

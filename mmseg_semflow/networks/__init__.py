@@ -5,6 +5,9 @@ take a quarter longer than the import of mmsegmentation's models.
 """
 
 from .autoencoder import (
+    DCAutoencoder,
+    DiffusersAutoencoder,
+    Flux2Autoencoder,
     FrozenAutoencoder,
     KLAutoencoder,
     LatentGaussian,
@@ -15,11 +18,13 @@ from .preconditioning import CleanEnds, EndStdPreconditioning
 from .schedulers import build_scheduler, denoise, steps_of
 from .style_token import StyleToken
 from .tiny_autoencoder import TinyAutoencoder
+from .velocity_transformer import VelocityTransformer
 from .velocity_unet import VelocityUNet
 
 __all__ = [
-    'CleanEnds', 'EfficientNetLiteFeatures', 'EndStdPreconditioning', 'FeatureNetwork',
+    'CleanEnds', 'DCAutoencoder', 'DiffusersAutoencoder', 'EfficientNetLiteFeatures',
+    'EndStdPreconditioning', 'FeatureNetwork', 'Flux2Autoencoder',
     'FrozenAutoencoder', 'KLAutoencoder', 'LatentGaussian', 'PatchAutoencoder',
-    'StyleToken', 'TimmFeatures', 'TinyAutoencoder', 'VelocityUNet',
-    'build_scheduler', 'denoise', 'steps_of'
+    'StyleToken', 'TimmFeatures', 'TinyAutoencoder', 'VelocityTransformer',
+    'VelocityUNet', 'build_scheduler', 'denoise', 'steps_of'
 ]

@@ -1,6 +1,6 @@
 """The velocity network: a diffusers UNet under a null prompt."""
 
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from mmengine.model import BaseModule
@@ -9,12 +9,8 @@ from torch import Tensor, nn
 
 from mmseg_semflow.flow import Condition
 
-from .pretrained import (
-    encode_null_prompt,
-    load_part,
-    load_unet_file,
-    name_folder,
-)
+from .null_prompt import fill_null, of_sd, of_sdxl
+from .pretrained import base_of, load_part, load_unet_file
 
 
 @FUNCTIONS.register_module()
@@ -46,9 +42,13 @@ class VelocityUNet(BaseModule):
     prompt is always empty (SemFlow, Sec. 3.2), its embedding is a buffer of
     the state dict, so that no text encoder is needed after training starts.
 
+    Stable Diffusion 1 and 2 and SDXL fit. That of SDXL
+    (``addition_embed_type='text_time'``) is also told the pooled empty prompt and
+    the size of its picture, both as buffers.
+
     Args:
         unet (dict): Arguments of diffusers' ``UNet2DConditionModel``.
-        sd_folder (str, optional): Stable Diffusion 1.5 folder in diffusers'
+        sd_folder (str, optional): Stable Diffusion folder in diffusers'
             layout from which ``init_weights`` takes the UNet and the null
             prompt. Defaults to None, random weights and a zero prompt.
         unet_weights (str, optional): File with the UNet's weights, in place
@@ -56,8 +56,15 @@ class VelocityUNet(BaseModule):
         num_train_timesteps (int): The UNet's time at t = 1. Defaults to
             1000.
         prompt_length (int): Number of tokens of the prompt. Defaults to 77.
+        picture_size (Tuple[int, int], optional): Height and width in pixels that
+            SDXL is told, as those of the original and of the uncropped picture.
+            Defaults to None, for other UNets.
         gradient_checkpointing (bool): Whether to trade speed for memory in
             training. Defaults to False.
+
+    Raises:
+        ValueError: If SDXL's UNet comes without ``picture_size``, or another with
+            it.
     """
 
     def __init__(self,
@@ -66,6 +73,7 @@ class VelocityUNet(BaseModule):
                  unet_weights: Optional[str] = None,
                  num_train_timesteps: int = 1000,
                  prompt_length: int = 77,
+                 picture_size: Optional[Tuple[int, int]] = None,
                  gradient_checkpointing: bool = False) -> None:
         super().__init__()
         from diffusers import UNet2DConditionModel
@@ -73,12 +81,26 @@ class VelocityUNet(BaseModule):
         self.sd_folder = sd_folder
         self.unet_weights = unet_weights
         self.num_train_timesteps = num_train_timesteps
+        self.prompt_length = prompt_length
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
+        config = self.unet.config
         self.register_buffer(
             'null_prompt',
-            torch.zeros(1, prompt_length,
-                        self.unet.config.cross_attention_dim))
+            torch.zeros(1, prompt_length, config.cross_attention_dim))
+        self.told_size = config.addition_embed_type == 'text_time'
+        if self.told_size != (picture_size is not None):
+            raise ValueError(
+                'picture_size must be given for a UNet with addition_embed_type='
+                "'text_time', that of SDXL, and for no other, but got "
+                f'picture_size={picture_size} with addition_embed_type='
+                f'{config.addition_embed_type!r}')
+        if picture_size is not None:
+            sizes = [*picture_size, 0, 0, *picture_size]
+            pooled = (config.projection_class_embeddings_input_dim
+                      - len(sizes) * config.addition_time_embed_dim)
+            self.register_buffer('null_pooled', torch.zeros(1, pooled))
+            self.register_buffer('sizes', torch.tensor([sizes]))
 
     @property
     def in_channels(self) -> int:
@@ -98,22 +120,17 @@ class VelocityUNet(BaseModule):
                 there.
             ValueError: If they hold another architecture.
         """
-        if self.sd_folder is not None:
-            self._init_null_prompt(self.sd_folder)
         if self.unet_weights is not None:
             load_unet_file(self.unet, self.unet_weights)
         elif self.sd_folder is not None:
             load_part(self.unet, self.sd_folder, 'unet')
-
-    def _init_null_prompt(self, folder: str) -> None:
-        null_prompt = encode_null_prompt(folder)
-        if null_prompt.shape != self.null_prompt.shape:
-            raise ValueError(
-                f'the null prompt of {name_folder(folder, "text_encoder")} has '
-                f'shape {tuple(null_prompt.shape)}, but this config wants '
-                f'{tuple(self.null_prompt.shape)} (1, prompt_length, '
-                'cross_attention_dim)')
-        self.null_prompt.copy_(null_prompt)
+        if self.sd_folder is not None:
+            buffers = dict(prompt=self.null_prompt)
+            if self.told_size:
+                buffers['pooled'] = self.null_pooled
+            fill_null(buffers, self.sd_folder,
+                      base_of(type(self.unet).__name__, self.unet.config),
+                      of_sdxl if self.told_size else of_sd, self.prompt_length)
 
     def forward(self,
                 zt: Tensor,
@@ -144,6 +161,12 @@ class VelocityUNet(BaseModule):
         prompt = prompt.to(self.unet.dtype).expand(len(zt), -1, -1)
         if token is not None:
             prompt = torch.cat([prompt, token.to(prompt)], 1)
+        added = None
+        if self.told_size:
+            # Integers, so that no dtype of the weights rounds them.
+            added = dict(
+                text_embeds=self.null_pooled.to(prompt).expand(len(zt), -1),
+                time_ids=self.sizes.float().expand(len(zt), -1))
         return self.unet(
             zt.to(self.unet.dtype), timestep, prompt,
-            return_dict=False)[0].float()
+            added_cond_kwargs=added, return_dict=False)[0].float()
