@@ -45,9 +45,13 @@ HUB = {
     'DiT': 'facebook/DiT-XL-2-512'
 }
 # Settings that two networks must share: they change what the weights mean but
-# not their shapes, or tell the version. A transformer must share all.
+# not their shapes, or tell the version.
 SETTINGS = dict(
     unet=('cross_attention_dim', 'attention_head_dim'),
+    transformer=('sample_size', 'patch_size', 'attention_head_dim',
+                 'num_attention_heads', 'num_cross_attention_heads', 'qk_norm',
+                 'guidance_embeds', 'timestep_scale', 'axes_dims_rope', 'rope_theta',
+                 'use_additional_conditions', 'dual_attention_layers'),
     vae=('scaling_factor', 'shift_factor', 'batch_norm_eps', 'patch_size'))
 
 
@@ -215,7 +219,7 @@ def check_config(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None
     own, theirs = (
         json.loads(json.dumps({k: v for k, v in config.items() if k[0] != '_'}))
         for config in (module.config, found))
-    for key in SETTINGS.get(subfolder, own):
+    for key in SETTINGS[subfolder]:
         if own.get(key) != theirs.get(key):
             raise ValueError(
                 f'{name_folder(folder, subfolder)} has {key}={theirs.get(key)}, but '

@@ -327,7 +327,7 @@ def test_a_folder_of_another_base_is_named(name, base):
         net.init_weights()
 
 
-def test_a_transformer_shares_all_settings(base):
+def test_settings_of_a_transformer_that_no_shape_shows(base):
     folder, _ = base('sd3')
     cfg, _ = parts_of('sd3', folder)
     cfg['transformer'] = dict(cfg['transformer'], attention_head_dim=4,
