@@ -8,20 +8,8 @@ import copy
 
 import diffusers
 import torch
+import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    AutoTokenizer,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    Gemma2Config,
-    Gemma2Model,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    T5Config,
-    T5EncoderModel,
-)
 
 from tiny import UNET, VAE, write_tokenizer
 
@@ -152,6 +140,13 @@ def parts_of(name, folder=None, **kwargs) -> tuple:
     return dict(network, **kwargs), autoencoder
 
 
+def of_class(name) -> tuple:
+    """Give configs of both for a transformer's class."""
+    return next(
+        parts_of(base) for base, (network, _) in PARTS.items()
+        if network.get('transformer', {}).get('type') == name)
+
+
 def network_of(name):
     """Build diffusers' network of a base, random."""
     network = PARTS[name][0]
@@ -174,9 +169,9 @@ def _autoencoder(name):
     return vae
 
 
-def _clip(kind=CLIPTextModel):
-    return kind(
-        CLIPTextConfig(
+def _clip(kind='CLIPTextModel'):
+    return getattr(transformers, kind)(
+        transformers.CLIPTextConfig(
             vocab_size=514,
             hidden_size=16,
             intermediate_size=16,
@@ -196,7 +191,7 @@ def _words(template, chat=None):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=template, special_tokens=[(word, vocabulary[word]) for word in special])
-    made = PreTrainedTokenizerFast(
+    made = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token='<pad>', eos_token='</s>',
         bos_token='<bos>', padding_side='right', model_max_length=64)
     if chat:
@@ -205,8 +200,8 @@ def _words(template, chat=None):
 
 
 def _t5():
-    return T5EncoderModel(
-        T5Config(vocab_size=300, d_model=32, d_kv=8, d_ff=16, num_layers=2,
+    return transformers.T5EncoderModel(
+        transformers.T5Config(vocab_size=300, d_model=32, d_kv=8, d_ff=16, num_layers=2,
                  num_heads=2))
 
 
@@ -225,7 +220,7 @@ def pipeline_of(name, folder):
     parts['unet' if 'unet' in PARTS[name][0] else 'transformer'] = network_of(name)
     if name in ('sd21', 'sdxl', 'sd3', 'flux'):
         write_tokenizer(folder)
-        clip = AutoTokenizer.from_pretrained(folder)
+        clip = transformers.AutoTokenizer.from_pretrained(folder)
     if name == 'sd21':
         return diffusers.StableDiffusionPipeline(
             **parts, tokenizer=clip, text_encoder=_clip(),
@@ -235,14 +230,14 @@ def pipeline_of(name, folder):
     if name == 'sdxl':
         return diffusers.StableDiffusionXLPipeline(
             **parts, tokenizer=clip, tokenizer_2=clip, text_encoder=_clip(),
-            text_encoder_2=_clip(CLIPTextModelWithProjection),
+            text_encoder_2=_clip('CLIPTextModelWithProjection'),
             scheduler=diffusers.EulerDiscreteScheduler())
     flow = diffusers.FlowMatchEulerDiscreteScheduler()
     if name == 'sd3':
         return diffusers.StableDiffusion3Pipeline(
             **parts, tokenizer=clip, tokenizer_2=clip, tokenizer_3=_words('$A </s>'),
-            text_encoder=_clip(CLIPTextModelWithProjection),
-            text_encoder_2=_clip(CLIPTextModelWithProjection),
+            text_encoder=_clip('CLIPTextModelWithProjection'),
+            text_encoder_2=_clip('CLIPTextModelWithProjection'),
             text_encoder_3=_t5(), scheduler=flow)
     if name == 'flux':
         return diffusers.FluxPipeline(
@@ -252,12 +247,13 @@ def pipeline_of(name, folder):
         return diffusers.Flux2KleinPipeline(
             **parts, scheduler=flow,
             tokenizer=_words('$A', "{{ '<bos>' + messages[0]['content'] + 'a' }}"),
-            text_encoder=Qwen3ForCausalLM(
-                Qwen3Config(num_hidden_layers=28, **_SMALL)))
+            text_encoder=transformers.Qwen3ForCausalLM(
+                transformers.Qwen3Config(num_hidden_layers=28, **_SMALL)))
     if name == 'sana':
         return diffusers.SanaPipeline(
             **parts, scheduler=flow, tokenizer=_words('<bos> $A'),
-            text_encoder=Gemma2Model(Gemma2Config(num_hidden_layers=2, **_SMALL)))
+            text_encoder=transformers.Gemma2Model(
+                transformers.Gemma2Config(num_hidden_layers=2, **_SMALL)))
     if name == 'pixart':
         return diffusers.PixArtSigmaPipeline(
             **parts, tokenizer=_words('$A </s>'), text_encoder=_t5(),
