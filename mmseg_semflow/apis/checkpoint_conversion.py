@@ -67,7 +67,7 @@ def stable_diffusion_to_folder(config: ConfigType,
         ValueError: If the file cannot be read or does not fit the config.
     """
     cfg = read_config(config)
-    _check_vae(cfg, 'a folder of Stable Diffusion')
+    _check_parts(cfg, 'a folder of Stable Diffusion')
     tokenizer = SimpleTokenizer()
     words = list(tokenizer.encoder)[:-2] + ['<|startoftext|>', '<|endoftext|>']
     semflow = cfg.model.semflow
@@ -163,7 +163,7 @@ def released_to_checkpoint(config: ConfigType,
             another amplitude.
     """
     cfg = read_config(config)
-    _check_vae(cfg, "the authors' UNet")
+    _check_parts(cfg, "the authors' UNet")
     semflow = copy.deepcopy(cfg.model.semflow)
     configured = PseudoMaskCodec(**semflow.codec).amplitude
     if configured != amplitude:
@@ -190,13 +190,14 @@ def released_to_checkpoint(config: ConfigType,
         _save_checkpoint(model, cfg, new)
 
 
-def _check_vae(cfg: Config, user: str) -> None:
-    autoencoder = cfg.model.semflow.autoencoder
-    if autoencoder.type != 'KLAutoencoder':
-        raise ValueError(
-            f"{user} needs a config with autoencoder.type='KLAutoencoder', as "
-            f'configs/semflow_cityscapes.py, but {name_of(cfg)} has '
-            f'{autoencoder.type!r}')
+def _check_parts(cfg: Config, user: str) -> None:
+    for part, kind in dict(
+            network='VelocityUNet', autoencoder='KLAutoencoder').items():
+        found = cfg.model.semflow[part].type
+        if found != kind:
+            raise ValueError(
+                f'{user} needs a config with {part}.type={kind!r}, as '
+                f'configs/semflow_cityscapes.py, but {name_of(cfg)} has {found!r}')
 
 
 def _build(semflow: dict) -> BaseModule:
