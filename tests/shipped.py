@@ -12,6 +12,7 @@ from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.utils import import_modules_from_strings
 from mmseg.registry import TRANSFORMS
 
+import bases
 from layouts import LAYOUTS
 from tiny import UNET, VAE
 
@@ -70,20 +71,28 @@ def shrink_networks(cfg):
     """Make networks tiny that see and return as many latents as before."""
     if 'semflow' in cfg.model:
         semflow = cfg.model.semflow
-        unet = semflow.network.unet
-        semflow.network.update(
-            sd_folder=None,
-            unet_weights=None,
-            unet=dict(
-                UNET,
-                in_channels=unet.in_channels,
-                out_channels=unet.out_channels))
+        network = semflow.network
+        network.sd_folder = None
+        if 'unet' in network:
+            network.unet_weights = None
         for wrapper in semflow.get('wrappers', ()):
             if wrapper.type == 'TextPrompt':
                 wrapper.update(
                     sd_folder=None, token_channels=UNET['cross_attention_dim'])
-        if semflow.autoencoder.type == 'KLAutoencoder':
-            semflow.autoencoder.update(sd_folder=None, vae=VAE)
+        if 'transformer' in network:
+            small, of_autoencoder = bases.of_class(network.transformer.type)
+            network.update(small)
+            semflow.autoencoder.vae = of_autoencoder['vae']
+        else:
+            unet = network.unet
+            network.unet = dict(
+                bases.SDXL_UNET if network.get('picture_size') else UNET,
+                in_channels=unet.in_channels,
+                out_channels=unet.out_channels)
+        if semflow.autoencoder.type == 'KLAutoencoder' and 'transformer' not in network:
+            semflow.autoencoder.vae = VAE
+        if 'sd_folder' in semflow.autoencoder:
+            semflow.autoencoder.sd_folder = None
         if semflow.autoencoder.type == 'TinyAutoencoder':
             semflow.autoencoder.weights = None
     elif 'discriminator' in cfg.model:

@@ -13,7 +13,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -509,6 +509,28 @@ def test_benchmark_of_a_busy_machine():
         patch.setattr(_startup, 'busy_cores', lambda: 1.)
         assert bench['environment']('tools') == dict(
             PATH='p', OMP_WAIT_POLICY='PASSIVE')
+
+
+def test_benchmark_of_a_bases_time():
+    """Its trainings are of the same draws; nothing is measured here."""
+    bench = runpy.run_path(str(ROOT / 'benchmarks/base_time.py'))
+    args = SimpleNamespace(pretrain=2, train=4, streets=4, held_out=2, batch_size=2,
+                           width=16, layers=1, rate=1e-3, seed=0)
+    found = bench['compare'](args)
+    assert found == bench['compare'](args)
+    assert [*found] == ['scratch', 'kept', 'turned']
+    assert all([*losses] == [0, 1, 2, 3, 4] for losses in found.values())
+    assert found['kept'][4] != found['turned'][4]
+    for by_iteration in found.values():
+        assert by_iteration[4] != by_iteration[0]
+    rows = bench['to_rows'](found)
+    assert len(rows) == 15 and rows[5]['start'] == 'kept'
+    assert rows[5]['mean'] == pytest.approx(sum(found['kept'][0]) / 5)
+    # Turned twice, a base is as it was.
+    network = bench['build'](16, 1)
+    zt, t = torch.randn(2, 48, 4, 6), torch.tensor([0.25, 0.5])
+    twice = bench['Turned'](bench['Turned'](network))
+    torch.testing.assert_close(twice(zt, t), network(zt, t))
 
 
 def test_generator_by_the_tools(folder):

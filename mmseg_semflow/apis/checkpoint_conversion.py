@@ -20,6 +20,7 @@ from mmseg_semflow.files import written_whole
 from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.models.checkpoint_guard import PREFIX, weights_of
 from mmseg_semflow.networks.diffusers_folder import (
+    PARTS,
     fill_model,
     folder_to_model,
     single_file_to_folder,
@@ -46,7 +47,8 @@ def _appearing(out: PathLike, overwrite: bool) -> ContextManager[Path]:
     if out.exists() and not overwrite:
         raise FileExistsError(f'{out} is there already: choose another name '
                               'or overwrite it (--overwrite)')
-    if out.is_dir() and not (out / 'unet/config.json').is_file():
+    if out.is_dir() and not any(
+            (out / part / 'config.json').is_file() for part in PARTS):
         raise FileExistsError(f'{out} is no diffusers folder (it has no '
                               'unet/config.json) and is not overwritten')
     return written_whole(out, overwrite)
@@ -74,7 +76,7 @@ def stable_diffusion_to_folder(config: ConfigType,
         ValueError: If the file cannot be read or does not fit the config.
     """
     cfg = read_config(config)
-    _check_vae(cfg, 'a folder of Stable Diffusion')
+    _check_parts(cfg, 'a folder of Stable Diffusion')
     tokenizer = SimpleTokenizer()
     words = list(tokenizer.encoder)[:-2] + ['<|startoftext|>', '<|endoftext|>']
     semflow = cfg.model.semflow
@@ -184,7 +186,7 @@ def released_to_checkpoint(config: ConfigType,
             another amplitude.
     """
     cfg = read_config(config)
-    _check_vae(cfg, "the authors' UNet")
+    _check_parts(cfg, "the authors' UNet")
     semflow = copy.deepcopy(cfg.model.semflow)
     configured = PseudoMaskCodec(**semflow.codec).amplitude
     if configured != amplitude:
@@ -211,13 +213,14 @@ def released_to_checkpoint(config: ConfigType,
         _save_checkpoint(model, cfg, new)
 
 
-def _check_vae(cfg: Config, user: str) -> None:
-    autoencoder = cfg.model.semflow.autoencoder
-    if autoencoder.type != 'KLAutoencoder':
-        raise ValueError(
-            f"{user} needs a config with autoencoder.type='KLAutoencoder', as "
-            f'configs/semflow_cityscapes.py, but {name_of(cfg)} has '
-            f'{autoencoder.type!r}')
+def _check_parts(cfg: Config, user: str) -> None:
+    for part, kind in dict(
+            network='VelocityUNet', autoencoder='KLAutoencoder').items():
+        found = cfg.model.semflow[part].type
+        if found != kind:
+            raise ValueError(
+                f'{user} needs a config with {part}.type={kind!r}, as '
+                f'configs/semflow_cityscapes.py, but {name_of(cfg)} has {found!r}')
 
 
 def _build(semflow: dict) -> BaseModule:

@@ -5,6 +5,9 @@ take a quarter longer than the import of mmsegmentation's models.
 """
 
 from .autoencoder import (
+    DCAutoencoder,
+    DiffusersAutoencoder,
+    Flux2Autoencoder,
     FrozenAutoencoder,
     KLAutoencoder,
     LatentGaussian,
@@ -16,11 +19,13 @@ from .schedulers import build_scheduler, denoise, steps_of
 from .style_token import StyleToken
 from .text_prompt import TextPrompt
 from .tiny_autoencoder import TinyAutoencoder
+from .velocity_transformer import VelocityTransformer
 from .velocity_unet import VelocityUNet
 
 __all__ = [
-    'CleanEnds', 'EfficientNetLiteFeatures', 'EndStdPreconditioning', 'FeatureNetwork',
+    'CleanEnds', 'DCAutoencoder', 'DiffusersAutoencoder', 'EfficientNetLiteFeatures',
+    'EndStdPreconditioning', 'FeatureNetwork', 'Flux2Autoencoder',
     'FrozenAutoencoder', 'KLAutoencoder', 'LatentGaussian', 'PatchAutoencoder',
-    'StyleToken', 'TextPrompt', 'TimmFeatures', 'TinyAutoencoder', 'VelocityUNet',
-    'build_scheduler', 'denoise', 'steps_of'
+    'StyleToken', 'TextPrompt', 'TimmFeatures', 'TinyAutoencoder',
+    'VelocityTransformer', 'VelocityUNet', 'build_scheduler', 'denoise', 'steps_of'
 ]

@@ -117,31 +117,27 @@ class FrozenAutoencoder(BaseModule):
         """
 
 
-@MODELS.register_module()
-class KLAutoencoder(FrozenAutoencoder):
-    """The variational autoencoder of Stable Diffusion, frozen.
-
-    Scale and shift of the latents are read from the VAE's own config.
+class DiffusersAutoencoder(FrozenAutoencoder):
+    """Base of the autoencoders that are classes of diffusers.
 
     Args:
-        vae (dict): Arguments of diffusers' ``AutoencoderKL``.
-        sd_folder (str, optional): Stable Diffusion folder in diffusers'
-            layout from which ``init_weights`` takes the weights. Defaults to
-            None, random weights.
+        net (nn.Module): The autoencoder, its weights random.
+        factor (int): Pixels per latent cell, along each side.
+        sd_folder (str, optional): Folder in diffusers' layout from which
+            ``init_weights`` takes the weights of ``vae/``. Defaults to None, random
+            weights.
     """
 
-    def __init__(self, vae: dict, sd_folder: Optional[str] = None) -> None:
-        from diffusers import AutoencoderKL
-        net = AutoencoderKL(**vae).requires_grad_(False)
+    def __init__(self,
+                 net: nn.Module,
+                 factor: int,
+                 sd_folder: Optional[str] = None) -> None:
         super().__init__(
-            factor=2**(len(net.config.block_out_channels) - 1),
-            latent_channels=net.config.latent_channels)
+            factor=factor, latent_channels=net.config.latent_channels)
         # Image by image: a paper-size batch of pixels does not fit a GPU.
         net.enable_slicing()
-        self.vae = net
+        self.vae = net.requires_grad_(False)
         self.sd_folder = sd_folder
-        self.scale = net.config.scaling_factor
-        self.shift = net.config.get('shift_factor') or 0.
         self.train(False)
 
     @property
@@ -160,6 +156,31 @@ class KLAutoencoder(FrozenAutoencoder):
         if self.sd_folder is not None:
             load_part(self.vae, self.sd_folder, 'vae')
 
+
+def _kl_factor(net: nn.Module) -> int:
+    return 2**(len(net.config.block_out_channels) - 1)
+
+
+@MODELS.register_module()
+class KLAutoencoder(DiffusersAutoencoder):
+    """The variational autoencoder of Stable Diffusion or FLUX.1, frozen.
+
+    Scale and shift of the latents are read from the VAE's own config: Stable
+    Diffusion 3 and FLUX.1 have both, and 16 channels.
+
+    Args:
+        vae (dict): Arguments of diffusers' ``AutoencoderKL``.
+        sd_folder (str, optional): See :class:`DiffusersAutoencoder`. Defaults to
+            None.
+    """
+
+    def __init__(self, vae: dict, sd_folder: Optional[str] = None) -> None:
+        from diffusers import AutoencoderKL
+        net = AutoencoderKL(**vae)
+        super().__init__(net, _kl_factor(net), sd_folder)
+        self.scale = net.config.scaling_factor
+        self.shift = net.config.get('shift_factor') or 0.
+
     def encode(self, pixels: Tensor) -> LatentGaussian:
         """See :meth:`FrozenAutoencoder.encode`."""
         self.check_size(pixels)
@@ -172,6 +193,85 @@ class KLAutoencoder(FrozenAutoencoder):
         """See :meth:`FrozenAutoencoder.decode`."""
         z = z / self.scale + self.shift
         return self.vae.decode(z.to(self.vae.dtype)).sample.float()
+
+
+@MODELS.register_module()
+class Flux2Autoencoder(DiffusersAutoencoder):
+    """The variational autoencoder of FLUX.2, frozen.
+
+    Its latents are normalised by mean and variance of every channel of patches of
+    2 x 2, which are among its weights. Here they keep their 32 channels and factor
+    8, each cell normalised by its place in the patch; the transformer packs them.
+
+    Args:
+        vae (dict): Arguments of diffusers' ``AutoencoderKLFlux2``.
+        sd_folder (str, optional): See :class:`DiffusersAutoencoder`. Defaults to
+            None.
+    """
+
+    def __init__(self, vae: dict, sd_folder: Optional[str] = None) -> None:
+        from diffusers import AutoencoderKLFlux2
+        net = AutoencoderKLFlux2(**vae)
+        super().__init__(net, _kl_factor(net), sd_folder)
+
+    def _moments(self, z: Tensor) -> List[Tensor]:
+        """Give mean and deviation of every cell, each of shape (1, C, h, w)."""
+        norm, (height, width) = self.vae.bn, z.shape[-2:]
+        variance = norm.running_var.float() + self.vae.config.batch_norm_eps
+        patches = (
+            nn.functional.pixel_shuffle(values.view(1, -1, 1, 1), 2)
+            for values in (norm.running_mean.float(), variance.sqrt()))
+        # Odd sizes end in half a patch.
+        return [
+            patch.repeat(1, 1, -(-height // 2), -(-width // 2))[..., :height, :width]
+            for patch in patches
+        ]
+
+    def encode(self, pixels: Tensor) -> LatentGaussian:
+        """See :meth:`FrozenAutoencoder.encode`."""
+        self.check_size(pixels)
+        posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
+        shift, scale = self._moments(posterior.mean)
+        return LatentGaussian(
+            mean=(posterior.mean.float() - shift) / scale,
+            std=posterior.std.float() / scale)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """See :meth:`FrozenAutoencoder.decode`."""
+        shift, scale = self._moments(z)
+        z = z * scale + shift
+        return self.vae.decode(z.to(self.vae.dtype)).sample.float()
+
+
+@MODELS.register_module()
+class DCAutoencoder(DiffusersAutoencoder):
+    """The deep compression autoencoder of SANA, frozen.
+
+    Chen et al., "Deep Compression Autoencoder" (ICLR 2025): a cell is of 32 x 32
+    pixels. It is deterministic.
+
+    Args:
+        vae (dict): Arguments of diffusers' ``AutoencoderDC``.
+        sd_folder (str, optional): See :class:`DiffusersAutoencoder`. Defaults to
+            None.
+    """
+
+    def __init__(self, vae: dict, sd_folder: Optional[str] = None) -> None:
+        from diffusers import AutoencoderDC
+        net = AutoencoderDC(**vae)
+        super().__init__(net, net.spatial_compression_ratio, sd_folder)
+        self.scale = net.config.scaling_factor
+
+    def encode(self, pixels: Tensor) -> LatentGaussian:
+        """See :meth:`FrozenAutoencoder.encode`; the deviation is zero."""
+        self.check_size(pixels)
+        latent = self.vae.encode(pixels.to(self.vae.dtype)).latent.float()
+        return LatentGaussian(
+            mean=latent * self.scale, std=torch.zeros_like(latent))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """See :meth:`FrozenAutoencoder.decode`."""
+        return self.vae.decode((z / self.scale).to(self.vae.dtype)).sample.float()
 
 
 @MODELS.register_module()

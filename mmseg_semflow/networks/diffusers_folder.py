@@ -28,7 +28,8 @@ from .pretrained import (
 )
 
 # The subfolders of a diffusers folder, and which part of a model each holds.
-PARTS = dict(unet='network.unet', vae='autoencoder.vae')
+PARTS = dict(
+    unet='network.unet', transformer='network.transformer', vae='autoencoder.vae')
 # Beside them: the null prompt, and what else a checkpoint of ours knows.
 REST = 'semflow.safetensors'
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
@@ -170,8 +171,8 @@ def model_to_folder(model: nn.Module, folder: PathLike) -> None:
     Args:
         model (nn.Module): A :class:`SemFlowModel`. Its tensors are laid out
             anew in memory, and an adapter is merged into its base.
-        folder (str | Path): The folder to write: ``unet/``, ``vae/`` if the
-            autoencoder is a :class:`KLAutoencoder`, and
+        folder (str | Path): The folder to write: ``unet/`` or
+            ``transformer/``, ``vae/`` if the autoencoder is one of diffusers, and
             ``semflow.safetensors`` with the null prompt, the codec and what
             else its state dict has.
     """
@@ -179,7 +180,8 @@ def model_to_folder(model: nn.Module, folder: PathLike) -> None:
     # safetensors refuses channels-last.
     model.to(memory_format=torch.contiguous_format)
     for name, part in _parts(model).items():
-        part.save_pretrained(Path(folder) / name)
+        # In one file, of whatever size, as it is read back.
+        part.save_pretrained(Path(folder) / name, max_shard_size='1TB')
     inside = tuple(f'{path}.' for path in PARTS.values())
     rest = {
         key: value

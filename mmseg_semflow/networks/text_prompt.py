@@ -8,7 +8,8 @@ from torch import Tensor
 from mmseg_semflow.flow import Condition, Generators, Network
 from mmseg_semflow.registry import MODELS, BaseModule
 
-from .pretrained import encode_prompts, name_folder
+from .null_prompt import encode_prompts
+from .pretrained import name_folder
 
 
 @MODELS.register_module()

@@ -1,6 +1,6 @@
 """The velocity network: a diffusers UNet."""
 
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,8 @@ from mmseg_semflow.flow import Condition
 from mmseg_semflow.registry import FUNCTIONS, MODELS, BaseModule
 
 from .low_rank import LowRankAdapter
-from .pretrained import (
-    encode_prompts,
-    load_part,
-    load_unet_file,
-    name_folder,
-    plain_names,
-)
+from .null_prompt import fill_null, of_sd, of_sdxl
+from .pretrained import base_of, load_part, load_unet_file, name_folder, plain_names
 
 
 @FUNCTIONS.register_module()
@@ -53,9 +48,13 @@ class VelocityUNet(BaseModule):
     checkpoint finds the base where the config of its model names it, and no other
     one is accepted.
 
+    Stable Diffusion 1 and 2 and SDXL fit. That of SDXL
+    (``addition_embed_type='text_time'``) is also told the pooled empty prompt and
+    the size of its picture, both as buffers.
+
     Args:
         unet (dict): Arguments of diffusers' ``UNet2DConditionModel``.
-        sd_folder (str, optional): Stable Diffusion 1.5 folder in diffusers'
+        sd_folder (str, optional): Stable Diffusion folder in diffusers'
             layout from which ``init_weights`` takes the UNet and the null
             prompt. Defaults to None, random weights and a zero prompt.
         unet_weights (str, optional): File with the UNet's weights, in place
@@ -63,6 +62,9 @@ class VelocityUNet(BaseModule):
         num_train_timesteps (int): The UNet's time at t = 1. Defaults to
             1000.
         prompt_length (int): Number of tokens of the prompt. Defaults to 77.
+        picture_size (Tuple[int, int], optional): Height and width in pixels that
+            SDXL is told, as those of the original and of the uncropped picture.
+            Defaults to None, for other UNets.
         gradient_checkpointing (bool): Whether to trade speed for memory in
             training. Defaults to False.
         lora (dict, optional): Arguments of :class:`LowRankAdapter`: ``rank``,
@@ -70,7 +72,8 @@ class VelocityUNet(BaseModule):
             weights are trained.
 
     Raises:
-        ValueError: If ``lora`` breaks its rules.
+        ValueError: If ``lora`` breaks its rules, or SDXL's UNet comes without
+            ``picture_size``, or another with it.
     """
 
     def __init__(self,
@@ -79,6 +82,7 @@ class VelocityUNet(BaseModule):
                  unet_weights: Optional[str] = None,
                  num_train_timesteps: int = 1000,
                  prompt_length: int = 77,
+                 picture_size: Optional[Tuple[int, int]] = None,
                  gradient_checkpointing: bool = False,
                  lora: Optional[dict] = None) -> None:
         super().__init__()
@@ -87,12 +91,26 @@ class VelocityUNet(BaseModule):
         self.sd_folder = sd_folder
         self.unet_weights = unet_weights
         self.num_train_timesteps = num_train_timesteps
+        self.prompt_length = prompt_length
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
+        config = self.unet.config
         self.register_buffer(
             'null_prompt',
-            torch.zeros(1, prompt_length,
-                        self.unet.config.cross_attention_dim))
+            torch.zeros(1, prompt_length, config.cross_attention_dim))
+        self.told_size = config.addition_embed_type == 'text_time'
+        if self.told_size != (picture_size is not None):
+            raise ValueError(
+                'picture_size must be given for a UNet with addition_embed_type='
+                "'text_time', that of SDXL, and for no other, but got "
+                f'picture_size={picture_size} with addition_embed_type='
+                f'{config.addition_embed_type!r}')
+        if picture_size is not None:
+            sizes = [*picture_size, 0, 0, *picture_size]
+            pooled = (config.projection_class_embeddings_input_dim
+                      - len(sizes) * config.addition_time_embed_dim)
+            self.register_buffer('null_pooled', torch.zeros(1, pooled))
+            self.register_buffer('sizes', torch.tensor([sizes]))
         self.lora = None if lora is None else LowRankAdapter(self.unet, **lora)
         # Also where mmengine collects the state dict.
         self._register_state_dict_hook(_leave_out_base)
@@ -121,9 +139,14 @@ class VelocityUNet(BaseModule):
             ValueError: If they hold another architecture, or there are none
                 for ``lora`` to change.
         """
-        if self.sd_folder is not None:
-            self._init_null_prompt(self.sd_folder)
         self._init_unet()
+        if self.sd_folder is not None:
+            buffers = dict(prompt=self.null_prompt)
+            if self.told_size:
+                buffers['pooled'] = self.null_pooled
+            fill_null(buffers, self.sd_folder,
+                      base_of(type(self.unet).__name__, self.unet.config),
+                      of_sdxl if self.told_size else of_sd, self.prompt_length)
 
     def _init_unet(self) -> None:
         source = self.unet_weights or self.sd_folder
@@ -157,16 +180,6 @@ class VelocityUNet(BaseModule):
             self.unet.unload_lora()
             self.unet.requires_grad_(True)
             self.lora = None
-
-    def _init_null_prompt(self, folder: str) -> None:
-        null_prompt = encode_prompts(folder, [''])[0]
-        if null_prompt.shape != self.null_prompt.shape:
-            raise ValueError(
-                f'the null prompt of {name_folder(folder, "text_encoder")} has '
-                f'shape {tuple(null_prompt.shape)}, but this config wants '
-                f'{tuple(self.null_prompt.shape)} (1, prompt_length, '
-                'cross_attention_dim)')
-        self.null_prompt.copy_(null_prompt)
 
     def forward(self,
                 zt: Tensor,
@@ -202,9 +215,15 @@ class VelocityUNet(BaseModule):
         prompt = prompt.to(self.unet.dtype).expand(len(zt), -1, -1)
         if token is not None:
             prompt = torch.cat([prompt, token.to(prompt)], 1)
+        added = None
+        if self.told_size:
+            # Integers, so that no dtype of the weights rounds them.
+            added = dict(
+                text_embeds=self.null_pooled.to(prompt).expand(len(zt), -1),
+                time_ids=self.sizes.float().expand(len(zt), -1))
         return self.unet(
             zt.to(self.unet.dtype), timestep, prompt,
-            return_dict=False)[0].float()
+            added_cond_kwargs=added, return_dict=False)[0].float()
 
 
 def _leave_out_base(module: VelocityUNet, state_dict: dict, prefix: str,

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTokenizer
 
+from bases import parts_of
 from mmseg_semflow.apis import checkpoint_conversion as conversion
 from mmseg_semflow.apis import load_model
 from tiny import (
@@ -221,6 +222,16 @@ def test_the_released_unet_needs_a_folder(config, tmp_path):
     with pytest.raises(ValueError, match="needs .*type='KLAutoencoder'.* the config"):
         conversion.released_to_checkpoint(
             config_of(**PATCHES), 'face.pt', tmp_path / 'out')
+
+
+@pytest.mark.parametrize('convert', [
+    conversion.released_to_checkpoint, conversion.stable_diffusion_to_folder])
+def test_weights_of_stable_diffusion_need_a_unet(convert, tmp_path):
+    network, autoencoder = parts_of('sd3')
+    cfg = config_of(network=network, autoencoder=autoencoder)
+    with pytest.raises(
+            ValueError, match="network.type='VelocityUNet'.*has 'VelocityTransformer'"):
+        convert(cfg, 'face.pt', tmp_path / 'out')
 
 
 def test_the_tokenizer_is_clips(tmp_path, monkeypatch):

@@ -16,8 +16,10 @@ RECIPES = sorted(
 METAFILE = load_file(CONFIGS / 'semflow/metafile.yml')
 MODELS = {model['Alias']: model for model in METAFILE['Models']}
 # {algorithm}_{networks}_{GPUs}xb{batch}-{iterations}_{data}-{height}x{width}
-NAME = re.compile(r'semflow_(sd15(-source|-lora)?|tiny-unet|taef2-unet)_'
-                  r'(?P<gpus>\d+)xb(?P<batch>\d+)-(?P<iters>\d+)(?P<thousands>k?)_(?P<data>[a-z0-9-]+)-'
+NAME = re.compile(r'semflow_(sd15(?:-source|-lora)?|sd21|sdxl|sd35-medium|sana|'
+                  r'tiny-unet|taef2-unet)_'
+                  r'(?P<gpus>\d+)xb(?P<batch>\d+)-'
+                  r'(?P<iters>\d+)(?P<thousands>k?)_(?P<data>[a-z0-9-]+)-'
                   r'(?P<size>\d+x\d+)(_(?P<variant>[a-z-]+))?')
 
 
@@ -31,7 +33,7 @@ def test_the_name_is_true(name):
     height, width = map(int, parts['size'].split('x'))
     size = cfg.get('generate', {}).get('size') or cfg.synthesis.size
     assert tuple(size) == (height, width)
-    assert ('sd_folder' in cfg) == ('_sd15' in name)
+    assert ('sd_folder' in cfg) == ('-unet_' not in name)
     train_set = cfg.train_dataloader.dataset
     variant = dict(
         # Of TAEF2 there is no recipe that encodes in every iteration.

