@@ -11,7 +11,7 @@ from transformers import CLIPTextModel
 
 from mmseg_semflow.apis.loading import load_weights
 from mmseg_semflow.networks import TextPrompt
-from mmseg_semflow.networks.pretrained import encode_prompts
+from mmseg_semflow.networks.null_prompt import encode_prompts
 from mmseg_semflow.synthesis import (
     LatentStatistics,
     MultiResolutionFusion,
