@@ -13,6 +13,7 @@ docs/performance.md has more. Examples:
 import argparse
 import json
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,9 +49,14 @@ def parse_args() -> argparse.Namespace:
 def conditions_of(args: argparse.Namespace) -> dict:
     """Tell what the figures depend on, besides what stands beside them."""
     import torch
-    cuda = torch.cuda.is_available()
+    cuda, device = torch.cuda.is_available(), f'{platform.machine()} CPU'
+    if cuda:
+        # By a process that ends: who asks CUDA takes memory of the GPU.
+        device = subprocess.check_output([
+            sys.executable, '-c', 'import torch; print(torch.cuda.get_device_name())'
+        ], text=True).strip()
     return dict(
-        device=torch.cuda.get_device_name() if cuda else f'{platform.machine()} CPU',
+        device=device,
         torch=torch.__version__,
         cuda=torch.version.cuda if cuda else None,
         rehearsal=args.rehearse)

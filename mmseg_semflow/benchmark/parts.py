@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import gc
 import io
 import json
 import os
@@ -84,7 +85,6 @@ class Sizes:
         files (Tuple[int, int], optional): Height and width of files that stand in
             for missing data. None is twice the config's size.
         changes (dict): What is changed in the configs of Stable Diffusion's size.
-        of_camvid (dict): And in those of CamVid.
     """
 
     step: Size = (512, 512)
@@ -103,7 +103,6 @@ class Sizes:
     loader_seconds: float = 3.
     files: Optional[Size] = None
     changes: Dict[str, Any] = field(default_factory=dict)
-    of_camvid: Dict[str, Any] = field(default_factory=dict)
 
 
 REHEARSAL = Sizes(
@@ -123,8 +122,7 @@ REHEARSAL = Sizes(
     loader_seconds=0.,
     files=(32, 64),
     # Many CPUs have no instructions for bfloat16.
-    changes={**TINY, 'optim_wrapper.dtype': 'float32'},
-    of_camvid={'train_dataloader.batch_size': 2})
+    changes={**TINY, 'optim_wrapper.dtype': 'float32'})
 
 
 def _read(root: Path, name: str, *changes: dict) -> Config:
@@ -326,14 +324,15 @@ def run_memory(results: PartResults, sizes: Sizes, root: Path) -> None:
         bench.model.train()
 
         def fits(count: int) -> bool:
+            # Of one that did not fit.
+            bench.wrapper.zero_grad()
+            gc.collect()
+            torch.cuda.empty_cache()
             try:
                 bench.train_batch(count)
-                return True
             except torch.OutOfMemoryError:
                 return False
-            finally:
-                bench.wrapper.zero_grad()
-                torch.cuda.empty_cache()
+            return True
 
         with _memory_of(memory):
             found = largest_that_fits(fits, sizes.memory_batches[0], sizes.most)
@@ -410,7 +409,7 @@ def run_camvid(results: PartResults, sizes: Sizes, root: Path) -> None:
     folder = results.out / 'camvid'
 
     def write(name: str, stem: str, max_iters: int, **train_cfg) -> Path:
-        cfg = _read(root, CAMVID[name], sizes.of_camvid)
+        cfg = _read(root, CAMVID[name])
         rescale(cfg, max_iters)
         cfg.train_cfg.update(train_cfg)
         cfg.train_dataloader.update(
