@@ -80,7 +80,6 @@ class Sizes:
         train_seconds (float): How long each method trains on CamVid.
         num_images (int): How many of CamVid's pictures they are compared on.
         workers (int): A loader's workers while they train.
-        pretrained (bool): Whether TAEF2's weights are read for it.
         loader_seconds (float): How long a loader is looked at.
         files (Tuple[int, int], optional): Height and width of files that stand in
             for missing data. None is twice the config's size.
@@ -99,7 +98,6 @@ class Sizes:
     train_seconds: float = 240.
     num_images: int = 101
     workers: int = 8
-    pretrained: bool = True
     loader_seconds: float = 3.
     files: Optional[Size] = None
     changes: Dict[str, Any] = field(default_factory=dict)
@@ -118,7 +116,6 @@ REHEARSAL = Sizes(
     train_seconds=0.,
     num_images=1,
     workers=0,
-    pretrained=False,
     loader_seconds=0.,
     files=(32, 64),
     # Many CPUs have no instructions for bfloat16.
@@ -417,8 +414,6 @@ def run_camvid(results: PartResults, sizes: Sizes, root: Path) -> None:
         cfg.default_hooks.checkpoint.interval = max(1, max_iters // 4)
         if 'semflow' in cfg.model:
             cfg.train_dataloader.dataset.cache = str(folder / 'latents')
-            if not sizes.pretrained:
-                cfg.model.semflow.autoencoder.weights = None
         cfg.work_dir = str(folder / stem)
         path = folder / f'{stem}.py'
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ import layouts
 from mmseg_semflow.benchmark import measure, parts
 from mmseg_semflow.benchmark.parts import PARTS, REHEARSAL, largest_that_fits
 from mmseg_semflow.benchmark.report import PartResults
+from mmseg_semflow.networks import TinyAutoencoder
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools/gpu_report.py'
@@ -230,6 +231,11 @@ def test_camvid(tmp_path, monkeypatch):
     monkeypatch.setattr(layouts, 'SIZES', [(48, 64)])
     layouts.write_camvid(tmp_path / 'camvid')
     monkeypatch.setenv('CAMVID', str(tmp_path / 'camvid'))
+    autoencoder = TinyAutoencoder(latent_channels=32, pooled=True)
+    for part in ('encoder', 'decoder'):
+        torch.save(
+            getattr(autoencoder, part).state_dict(), tmp_path / f'taef2_{part}.pth')
+    monkeypatch.setenv('TAEF2', str(tmp_path / 'taef2'))
     monkeypatch.setattr(parts, 'CAMVID', {
         name: parts.CAMVID[name] for name in ('semflow', 'segformer')})
     called = []
