@@ -4,9 +4,11 @@
 # make test-browser test the web page in Chromium
 # make test-full-size  a step of each recipe and row at full size: minutes, 16 GB
 # make test-oldest  run the core on the oldest versions that setup.py allows
+# make test-cuda    what has to be seen on a GPU
 # make lint         run ruff
 # make docs         build the documentation into site/
 # make benchmark    measure step, runner, inference and pipeline of the toy street
+# make gpu          measure all that a GPU does: docs/performance.md
 # make mmcv-ops     build mmcv's operators into .venv, for models that call them
 #
 # All but test-oldest share .venv, made once, of the newest libraries that
@@ -21,20 +23,23 @@ OLDEST := .venv-oldest
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 PARALLEL := -n 2 --dist worksteal
 
-.PHONY: demo test test-process test-browser test-full-size test-oldest lint docs \
-    benchmark mmcv-ops
+.PHONY: demo test test-process test-browser test-cuda test-full-size \
+    test-oldest lint docs benchmark gpu mmcv-ops
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
 
 test: $(VENV)/installed
-	$(PYTEST) $(PARALLEL) -m 'not browser and not full_size and not process'
+	$(PYTEST) $(PARALLEL) -m 'not browser and not cuda and not full_size and not process'
 
 test-process: $(VENV)/installed
 	$(PYTEST) $(PARALLEL) -m process
 
 test-browser: $(VENV)/installed
 	$(PYTEST) -rs -m browser
+
+test-cuda: $(VENV)/installed
+	$(PYTEST) -rs -m cuda
 
 test-full-size: $(VENV)/installed
 	$(BIN)/python -m pytest -m full_size
@@ -48,6 +53,9 @@ lint: $(VENV)/installed
 
 benchmark: $(VENV)/installed
 	$(BIN)/python tools/benchmark.py configs/semflow_toy.py
+
+gpu: $(VENV)/installed
+	$(BIN)/python tools/gpu_report.py
 
 test-oldest: $(OLDEST)/constraints.txt
 	$(MAKE) test VENV=$(OLDEST) CONSTRAINTS=$< EXTRAS=dev,metrics

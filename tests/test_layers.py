@@ -81,8 +81,10 @@ ALLOWED = {
         *TOOLBOX, 'matplotlib', 'apis', 'datasets', 'engine', 'files', 'pixels',
         'synthesis', 'generation'
     },
+    'benchmark/parts.py': {*TOOLBOX, 'torchvision', 'pytest', 'apis', 'benchmark'},
     'benchmark': {
-        *TOOLBOX, 'apis', 'datasets', 'flow', 'models', 'synthesis', 'benchmark'
+        *TOOLBOX, 'apis', 'datasets', 'files', 'flow', 'models', 'networks',
+        'synthesis', 'benchmark'
     },
     'webapp': {*TOOLBOX, *WEB, 'apis', 'flow', 'synthesis', 'webapp'},
     'compat': {'torch', 'numpy', 'mmagic', 'compat'},

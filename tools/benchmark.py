@@ -52,11 +52,22 @@ def main() -> None:
         cfg = read_config(args.config, args.cfg_options)
     benchmark = Benchmark(cfg, Path(args.out), args.size, args.batch_size,
                           args.optimizer, args.file_size, args.repeats)
+
+    def measure_inference() -> None:
+        benchmark.measure_inference(args.num_steps)
+        process = benchmark.model.semflow.process
+        if 'mask_to_image' in process.directions and benchmark.batch_size > 1:
+            benchmark.measure_synthesis(args.num_steps[0])
+
+    def measure_steps() -> None:
+        benchmark.measure_steps()
+        benchmark.measure_colouring()
+
     measures = dict(
         runner=benchmark.measure_runner,
-        step=benchmark.measure_steps,
+        step=measure_steps,
         profile=benchmark.measure_profile,
-        inference=lambda: benchmark.measure_inference(args.num_steps),
+        inference=measure_inference,
         pipeline=benchmark.measure_pipeline)
     for part in PARTS:
         if part in args.parts:

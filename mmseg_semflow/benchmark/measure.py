@@ -2,10 +2,11 @@
 
 import copy
 import platform
+import sys
 import time
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from mmseg_semflow.models import RectifiedFlow
 from mmseg_semflow.synthesis import Synthesizer
 
 from .baselines import (
+    ReleasedStep,
     colour_by_class,
     colouring_end,
     labels_of,
@@ -66,6 +68,20 @@ class _InMemory(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         return self.items[index]
+
+
+class _Endless(Dataset):
+    """The pairs of a benchmark as its pipeline packs them, again and again."""
+
+    def __init__(self, benchmark: 'Benchmark') -> None:
+        self.pairs = benchmark.dataset
+        self.pack = benchmark.ends[MODEL]
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> dict:
+        return self.pack(self.pairs[index % len(self.pairs)])
 
 
 class Benchmark:
@@ -111,7 +127,7 @@ class Benchmark:
         self.repeats = repeats
         self.tables: Dict[str, List[Row]] = dict(
             steps=[], ratios=[], profile=[], operators=[], inference=[],
-            synthesis=[], pipeline=[])
+            synthesis=[], pipeline=[], loader=[])
         dataset = self._checked_dataset()
         *loading, pack = stock_pipeline(dataset.get('pipeline', ()))
         init_default_scope('mmseg')
@@ -244,8 +260,14 @@ class Benchmark:
     def _loss(self, data: dict) -> Tensor:
         return self.model.parse_losses(self.model(**data, mode='loss'))[0]
 
+    @cached_property
+    def _batch_ahead(self) -> Tuple[Tensor, Tensor]:
+        return plain_batch(self.samples, self.model.semflow.codec)
+
     def _plain_loss(self, semflow: nn.Module) -> Tensor:
-        images, masks = plain_batch(self.samples, semflow.codec)
+        # Beside a GPU a loader's workers make it, on a CPU somebody has to.
+        images, masks = self._batch_ahead if CUDA else plain_batch(
+            self.samples, semflow.codec)
         return plain_loss(semflow, images.to(get_device()),
                           masks.to(get_device()))
 
@@ -259,6 +281,11 @@ class Benchmark:
         """Train a step on packed pairs."""
         self._train(self.model, self.wrapper,
                     lambda: self._loss(self._preprocessed(items)))
+
+    def train_batch(self, count: int) -> None:
+        """Train a step on a batch of so many images, some of them the same."""
+        items = self._packed()
+        self._train_on([items[i % len(items)] for i in range(count)])
 
     def measure_runner(self) -> None:
         """Compare mmengine's runner, with its hooks, to a bare loop."""
@@ -304,29 +331,16 @@ class Benchmark:
             'step from cached latents': lambda: self._train_on(cached),
             'encoding alone': encode
         }
-        flops = dict.fromkeys(ways, self.flops['encode'])
-        for name in list(ways)[:3]:
-            flops[name] = self.flops['training'] + (
-                0 if 'cached' in name else self.flops['encode'])
-        self.model.train()
-        # The first one makes the optimizer's state.
-        ways['step']()
-        memory = {name: peak_memory(way) for name, way in ways.items()}
-        times = alternate(ways, self.repeats)
-        self.tables['steps'] += [
-            self._row(dict(what=name), times[name], self.batch_size,
-                      memory[name], flops[name]) for name in ways
-        ]
+        times = self._time_steps(ways)
         self.tables['ratios'] += [
             ratio(times, 'plain step', 'step', 'rate: step / plain step'),
             ratio(times, 'plain step', 'step from cached latents',
                   'rate: step from cached latents / plain step'),
             ratio(times, 'encoding alone', 'step',
-                  "the autoencoder's share of the step"),
-            *self._compare_colouring()
+                  "the autoencoder's share of the step")
         ]
 
-    def _compare_colouring(self) -> List[Row]:
+    def measure_colouring(self) -> None:
         """Compare SemFlow's transforms to the model, over the whole step.
 
         Loading is what a worker does for a batch, in one thread; the step
@@ -350,11 +364,48 @@ class Benchmark:
         for end in (TRANSFORMS, MODEL):
             times['loading and step', end] = np.add(times['loading', end],
                                                     times['step', end])
-        return [
+        self.tables['ratios'] += [
             ratio(times, (part, TRANSFORMS), (part, MODEL),
                   f'time of {part}: {COMPARED}')
             for part in ('loading', 'step', 'loading and step')
         ]
+
+    def measure_released(self) -> None:
+        """Compare the step to that of the authors' released code."""
+        semflow = self.model.semflow
+        released = ReleasedStep(semflow, self.cfg.optim_wrapper.optimizer)
+        batch = plain_batch(self.samples, semflow.codec, perturbed=False)
+        data = self._inputs()
+        cached = self._cached(data['inputs'], self._masks(data),
+                              data['data_samples'])
+        ways = {
+            'released step': lambda: released(*batch),
+            'step': lambda: self._train_on(self._packed()),
+            'step from cached latents': lambda: self._train_on(cached)
+        }
+        times = self._time_steps(ways)
+        self.tables['ratios'] += [
+            ratio(times, 'released step', name, f'rate: {name} / released step')
+            for name in list(ways)[1:]
+        ]
+
+    def _time_steps(self, ways: Dict[str, Way]) -> Times:
+        """Time steps, one of them named ``'step'``, and add their rows."""
+        flops = {
+            name: ('cached' not in name) * self.flops['encode'] +
+            ('step' in name) * self.flops['training']
+            for name in ways
+        }
+        self.model.train()
+        # The first one makes the optimizer's state.
+        ways['step']()
+        memory = {name: peak_memory(way) for name, way in ways.items()}
+        times = alternate(ways, self.repeats)
+        self.tables['steps'] += [
+            self._row(dict(what=name), times[name], self.batch_size,
+                      memory[name], flops[name]) for name in ways
+        ]
+        return times
 
     def measure_profile(self, num_operators: int = 8) -> None:
         """Measure the parts of the step, and its costliest operators.
@@ -407,10 +458,18 @@ class Benchmark:
                 part()
         medians = {name: median(values) for name, values in times.items()}
         total = sum(medians.values())
+        flops = dict(
+            encoding=self.flops['encode'],
+            forward=self.flops['network'],
+            backward=self.flops['training'] - self.flops['network'])
         self.tables['profile'] = [
             dict(part=name, seconds=value, share=value / total)
             for name, value in medians.items()
         ]
+        for row in self.tables['profile']:
+            if row['part'] in flops:
+                row['share_of_peak'] = self._share_of_peak(
+                    flops[row['part']], row['seconds'])
         key = 'self_device_time_total' if CUDA else 'self_cpu_time_total'
         events = {e.key: getattr(e, key) for e in profile.key_averages()}
         total = sum(events.values())
@@ -419,40 +478,46 @@ class Benchmark:
             for name in sorted(events, key=events.get)[:-num_operators - 1:-1]
         ]
 
-    def measure_inference(self, num_steps: Sequence[int]) -> None:
-        """Measure the segmentation of one image by numbers of steps.
-
-        And, by the first number, the synthesis in batches.
+    def measure_inference(self,
+                          num_steps: Sequence[int],
+                          batch_sizes: Sequence[int] = (1, )) -> None:
+        """Measure the segmentation by numbers of steps.
 
         Args:
             num_steps (Sequence[int]): Numbers of solver steps.
+            batch_sizes (Sequence[int]): Numbers of images at a time, at most the
+                batch size. Defaults to single images.
         """
-        image = self._inputs()['inputs'][:1]
+        images = self._inputs()['inputs']
         semflow = self.model.eval().semflow
-        dtype = self.model.test_cfg.get('dtype')
-        context = torch.autocast(
-            get_device(),
-            dtype=torch.bfloat16,
-            enabled=dtype is not None)
 
         @torch.no_grad()
-        def segment(steps: int) -> None:
-            with context:
-                semflow.image_to_mask(image, steps)
+        def segment(steps: int, count: int) -> None:
+            with torch.autocast(
+                    get_device(),
+                    dtype=torch.bfloat16,
+                    enabled=self.model.test_cfg.get('dtype') is not None):
+                semflow.image_to_mask(images[:count], steps)
 
-        ways = {n: partial(segment, n) for n in num_steps}
-        memory = {n: peak_memory(way) for n, way in ways.items()}
+        ways = {(n, count): partial(segment, n, count)
+                for count in batch_sizes for n in num_steps}
+        memory = {key: peak_memory(way) for key, way in ways.items()}
         times = alternate(ways, self.repeats)
-        for n in ways:
+        for n, count in ways:
             flops = self.flops['encode'] // 2 + n * self.flops[
                 'network'] + self.flops['decode']
             self.tables['inference'].append(
-                self._row(dict(num_steps=n), times[n], 1, memory[n], flops))
-        if 'mask_to_image' in semflow.process.directions and self.batch_size > 1:
-            self._measure_batches(num_steps[0], dtype)
+                self._row(
+                    dict(num_steps=n, batch_size=count), times[n, count], count,
+                    memory[n, count], flops))
 
-    def _measure_batches(self, num_steps: int, dtype: Optional[str]) -> None:
-        """Compare synthesis of single images with that of a batch."""
+    def measure_synthesis(self, num_steps: int) -> None:
+        """Compare synthesis of single images with that of a batch.
+
+        Args:
+            num_steps (int): Number of solver steps.
+        """
+        dtype = self.model.eval().test_cfg.get('dtype')
         requests = [(labels_of(sample), 0) for sample in self.samples]
         ways = {
             size: partial(
@@ -488,7 +553,12 @@ class Benchmark:
             seconds=time_of_one,
             memory_GiB=memory / 2**30,
             GFLOP_per_image=flops / 1e9,
-            share_of_peak=flops * count / time_of_one / self.peak)
+            share_of_peak=self._share_of_peak(flops, time_of_one, count))
+
+    def _share_of_peak(self, flops: int, seconds: float,
+                       count: Optional[int] = None) -> float:
+        """Divide what images, by default a batch of them, need by the peak."""
+        return flops * (count or self.batch_size) / seconds / self.peak
 
     def measure_pipeline(self) -> None:
         """Measure the training pipeline on one core, transform by transform.
@@ -544,6 +614,31 @@ class Benchmark:
                 milliseconds=1000 * total,
                 images_per_second_and_core=1 / total)
         ]
+
+    def measure_loader(self, num_workers: Sequence[int], seconds: float) -> None:
+        """Measure the images per second that a loader hands over, by workers.
+
+        By the wall's clock, on a CPU too.
+
+        Args:
+            num_workers (Sequence[int]): Numbers of workers.
+            seconds (float): How long to look at each, after its first batch.
+        """
+        for workers in num_workers:
+            loader = DataLoader(
+                _Endless(self),
+                batch_size=self.batch_size,
+                num_workers=workers,
+                collate_fn=pseudo_collate)
+            batches = iter(loader)
+            next(batches)
+            start, count = time.perf_counter(), 0
+            while not count or time.perf_counter() - start < seconds:
+                count += len(next(batches)['inputs'])
+            self.tables['loader'].append(
+                dict(
+                    num_workers=workers,
+                    images_per_second=count / (time.perf_counter() - start)))
 
     @property
     def conditions(self) -> Dict[str, Any]:

@@ -8,9 +8,11 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 
 from mmseg_semflow.benchmark.baselines import (
+    ReleasedStep,
     bare_step,
     colour_by_class,
     colouring_end,
+    plain_batch,
     plain_loss,
     stock_pipeline,
 )
@@ -51,6 +53,38 @@ def test_the_step_from_latents_is_the_same_step(bench, monkeypatch):
         lambda: bench._loss(data)
     ])
     torch.testing.assert_close(found, expected)
+
+
+def test_the_released_step_is_the_plain_step(bench, monkeypatch):
+    """In float32, without what it perturbs: the same loss, the same AdamW."""
+    draw = torch.rand_like
+    monkeypatch.setattr(torch, 'rand_like', lambda x: 0 * draw(x) + 0.5)
+    # diffusers samples the posterior by a function of its own.
+    for randn in ('randn_like', 'randn'):
+        monkeypatch.setattr(torch, randn, lambda x, **_: torch.ones(
+            getattr(x, 'shape', x)))
+    semflow = copy.deepcopy(bench.model.semflow)
+    batch = plain_batch(bench.samples, semflow.codec, perturbed=False)
+    optimizer = dict(type='AdamW', lr=1e-2)
+    released = ReleasedStep(semflow, optimizer, torch.float32)
+    own = torch.optim.AdamW(semflow.network.parameters(), lr=1e-2)
+    monkeypatch.setattr(
+        torch, 'rand', lambda n, **_: torch.linspace(0.2, 0.9, n))
+    for _ in range(2):
+        found = released(*batch)
+        loss = plain_loss(semflow, *batch)
+        loss.backward()
+        own.step()
+        own.zero_grad()
+        assert found == pytest.approx(loss.item(), rel=1e-4)
+    for found, expected in zip(
+            released.unet.parameters(), semflow.network.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_the_released_step_is_of_stable_diffusion():
+    with pytest.raises(ValueError, match='must be one, but got PatchAutoencoder'):
+        ReleasedStep(MODELS.build(semflow_cfg()), dict(type='AdamW'))
 
 
 def test_the_plain_step_keeps_the_wrappers_of_the_network():

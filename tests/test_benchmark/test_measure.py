@@ -14,8 +14,10 @@ from tiny import process_cfg, semflow_cfg
 def test_all_parts(bench):
     bench.measure_runner()
     bench.measure_steps()
+    bench.measure_colouring()
     bench.measure_profile()
-    bench.measure_inference([1, 3])
+    bench.measure_inference([1, 3], batch_sizes=[1, 2])
+    bench.measure_synthesis(1)
     bench.measure_pipeline()
     tables = bench.tables
     flops = {row['what']: row['GFLOP_per_image'] for row in tables['steps']}
@@ -26,8 +28,12 @@ def test_all_parts(bench):
         assert row['images_per_second'] == pytest.approx(2 / row['seconds'])
         assert row['share_of_peak'] == pytest.approx(
             row['GFLOP_per_image'] * 1e9 * row['images_per_second'] / bench.peak)
-    assert [row['GFLOP_per_image'] for row in tables['inference']] == [
-        5e-9, 11e-9]
+    assert [(row['num_steps'], row['batch_size'], row['GFLOP_per_image'])
+            for row in tables['inference']] == [
+                (1, 1, 5e-9), (3, 1, 11e-9), (1, 2, 5e-9), (3, 2, 11e-9)]
+    for row in tables['inference']:
+        assert row['images_per_second'] == pytest.approx(
+            row['batch_size'] / row['seconds'])
     alone, together = tables['synthesis']
     assert alone['batch_size'] == 1 and together['batch_size'] == 2
     assert alone['levels_at_most'] == alone['values_that_differ'] == 0
@@ -37,6 +43,10 @@ def test_all_parts(bench):
         'backward', 'optimizer']
     assert sum(row['share'] for row in tables['profile']) == pytest.approx(1)
     assert min(row['seconds'] for row in tables['profile']) > 0
+    assert {
+        row['part']: row['share_of_peak'] * row['seconds'] * bench.peak / 2
+        for row in tables['profile'] if 'share_of_peak' in row
+    } == pytest.approx(dict(encoding=2, forward=3, backward=6))
     shares = [row['share'] for row in tables['operators']]
     assert 0 < shares[-1] <= shares[0] and sum(shares) <= 1
     total = tables['pipeline'][-1]
@@ -59,6 +69,25 @@ def test_all_parts(bench):
         f'time of an image and its pseudo mask: {compared}']
     for row in tables['ratios']:
         assert 0 < row['lower_quartile'] <= row['ratio'] <= row['upper_quartile']
+
+
+def test_a_loader_hands_over_what_the_pipeline_packs(bench):
+    bench.tables['loader'] = []
+    bench.measure_loader([0, 1], seconds=0.01)
+    assert [row['num_workers'] for row in bench.tables['loader']] == [0, 1]
+    assert all(row['images_per_second'] > 0 for row in bench.tables['loader'])
+
+
+def test_the_released_step_beside_ours(bench):
+    bench.tables.update(steps=[], ratios=[])
+    bench.measure_released()
+    assert {row['what']: row['GFLOP_per_image']
+            for row in bench.tables['steps']} == {
+                'released step': 11e-9, 'step': 11e-9,
+                'step from cached latents': 9e-9}
+    assert [row['what'] for row in bench.tables['ratios']] == [
+        'rate: step / released step',
+        'rate: step from cached latents / released step']
 
 
 def test_the_tool_without_data(cfg, street, tmp_path, call_tool):
