@@ -1,20 +1,20 @@
 """Loading of Stable Diffusion folders and of UNet weight files."""
 
-import json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Iterator, Union
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     unset_fake_temporarily,
 )
 
-from mmseg_semflow.safe_loading import load_from_local
+from mmseg_semflow.files import read_json
+from mmseg_semflow.safe_loading import load_from_local, weights_in
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin, UNet2DConditionModel
@@ -32,24 +32,28 @@ VERSIONS = {
 SETTINGS = dict(
     unet=('cross_attention_dim', 'attention_head_dim'),
     vae=('scaling_factor', 'shift_factor'))
+# The beginning of the names that diffusers gives to files of weights.
+WEIGHTS = 'diffusion_pytorch_model'
 
 
 def _version_of_folder(folder: PathLike) -> str:
     unet, transformer = (
         Path(folder) / name / 'config.json' for name in ('unet', 'transformer'))
-    if unet.is_file():
-        width = json.loads(unet.read_text()).get('cross_attention_dim')
-        return VERSIONS.get(width, '') if isinstance(width, int) else ''
-    if transformer.is_file():
-        name = json.loads(transformer.read_text()).get('_class_name', '')
-        return 'Stable Diffusion 3' if name.startswith('SD3') else name
+    # It stands in errors, and raises none.
+    with suppress(ValueError):
+        if unet.is_file():
+            width = read_json(unet).get('cross_attention_dim')
+            return VERSIONS.get(width, '') if isinstance(width, int) else ''
+        if transformer.is_file():
+            name = str(read_json(transformer).get('_class_name', ''))
+            return 'Stable Diffusion 3' if name.startswith('SD3') else name
     return ''
 
 
 def _version_of_keys(state_dict: Dict[str, Tensor]) -> str:
     for key, value in state_dict.items():
         if key.endswith('attn2.to_k.weight'):
-            return VERSIONS.get(value.shape[-1], '')
+            return VERSIONS.get(value.shape[-1], '') if value.ndim else ''
         if 'joint_blocks.' in key or 'attn.add_k_proj.' in key:
             return 'Stable Diffusion 3'
     return ''
@@ -142,7 +146,8 @@ def widen_ends(state_dict: Dict[str, Tensor],
                            ('conv_out.weight', 0, unet.conv_out.weight),
                            ('conv_out.bias', 0, unet.conv_out.bias)):
         weight = state_dict.get(key)
-        if weight is not None and part.shape[dim] == 2 * weight.shape[dim]:
+        if weight is not None and weight.ndim == part.ndim and \
+                part.shape[dim] == 2 * weight.shape[dim]:
             weight = torch.cat([weight, weight], dim)
             state_dict[key] = weight / 2 if dim else weight
     return state_dict
@@ -161,9 +166,12 @@ def check_config(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None
         ValueError: If one of ``SETTINGS`` differs.
     """
     check_folder(folder, subfolder)
-    config = module.load_config(
-        folder, subfolder=subfolder, local_files_only=True)
-    with torch.device('meta'):
+    if not Path(folder, subfolder, 'config.json').is_file():
+        raise FileNotFoundError(
+            f'{name_folder(folder, subfolder)} has no config.json')
+    with _naming(folder, subfolder), torch.device('meta'):
+        config = module.load_config(
+            folder, subfolder=subfolder, local_files_only=True)
         config = type(module).from_config(config).config
     for key in SETTINGS[subfolder]:
         own, theirs = module.config.get(key), config.get(key)
@@ -171,6 +179,17 @@ def check_config(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None
             raise ValueError(
                 f'{name_folder(folder, subfolder)} has {key}={theirs}, but '
                 f'this config has {key}={own}: they must be the same')
+
+
+@contextmanager
+def _naming(folder: PathLike, subfolder: str) -> Iterator[None]:
+    """Name in errors of diffusers, of whatever kind, the part that is damaged."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f'{name_folder(folder, subfolder)} cannot be read as a part of '
+            f"diffusers' layout: {error}") from error
 
 
 def load_part(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
@@ -182,15 +201,26 @@ def load_part(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
         subfolder (str): ``'unet'`` or ``'vae'``.
 
     Raises:
-        FileNotFoundError: If the folder is not there.
-        ValueError: If it holds another architecture.
+        FileNotFoundError: If the folder or its weights are not there.
+        ValueError: If it is damaged or holds another architecture.
     """
     check_config(module, folder, subfolder)
-    weights = type(module).from_pretrained(
-        folder,
-        subfolder=subfolder,
-        local_files_only=True,
-        low_cpu_mem_usage=False).state_dict()
+    if not any(Path(folder, subfolder).glob(f'{WEIGHTS}*')):
+        raise FileNotFoundError(
+            f'{name_folder(folder, subfolder)} has no weights, no {WEIGHTS}.*')
+    with _naming(folder, subfolder):
+        loaded, keys = type(module).from_pretrained(
+            folder,
+            subfolder=subfolder,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True)
+    # diffusers leaves these at random values.
+    if keys['missing_keys']:
+        raise ValueError(
+            f'{name_folder(folder, subfolder)} lacks {len(keys["missing_keys"])} of '
+            f'its weights, for example {min(keys["missing_keys"])}')
+    weights = loaded.state_dict()
     if subfolder == 'unet':
         weights = widen_ends(weights, module)
     load_matching(module, weights, name_folder(folder, subfolder))
@@ -200,11 +230,8 @@ def read_weights(path: PathLike) -> Dict[str, Tensor]:
     """Read a state dict without executing code from its file.
 
     Args:
-        path (str | Path): A safetensors file, or a pickled state dict or
-            checkpoint, whose ``state_dict`` is taken, or ``module``, as
-            DeepSpeed's ``mp_rank_00_model_states.pt`` has it. What
-            ``DistributedDataParallel`` puts before names, ``module.``, is
-            taken off.
+        path (str | Path): A safetensors file, or what is pickled, see
+            :func:`weights_in`.
 
     Returns:
         Dict[str, Tensor]: The weights, on the CPU.
@@ -218,24 +245,19 @@ def read_weights(path: PathLike) -> Dict[str, Tensor]:
     if Path(path).suffix == '.safetensors':
         try:
             weights = safetensors.torch.load_file(path)
-        except SafetensorError as error:
+        # Its own, and those of dtypes that it or torch does not know.
+        except Exception as error:
             raise ValueError(f'{path} cannot be read: it is truncated or no '
                              f'safetensors file ({error})') from error
     else:
         weights = load_from_local(str(path))
-        if isinstance(weights, dict):
-            weights = weights.get('state_dict', weights.get('module', weights))
-    if not isinstance(weights, dict) or not all(
-            isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f'{path} is no state dict: it must map names to '
-                         'tensors, by itself or under the key state_dict, or '
-                         "module in a file of DeepSpeed's states of the model")
+    weights = weights_in(weights, path)
     if weights and not any(value.numel() for value in weights.values()):
         raise ValueError(
             f'{path} holds no values: DeepSpeed with ZeRO-3 left them in '
             'several files. Its zero_to_fp32.py, which lies in the folder above, '
             'makes one of them')
-    return {key.removeprefix('module.'): value for key, value in weights.items()}
+    return weights
 
 
 def load_unet_file(unet: 'UNet2DConditionModel', path: PathLike) -> None:
