@@ -25,13 +25,15 @@ WEB = {'PIL', 'gradio', 'fastapi', 'uvicorn', 'jinja2'}
 # that fits counts. Nobody imports runtime, which configs and tools choose, nor the
 # rooms above all others: comparison, generation, benchmark and webapp.
 ALLOWED = {
-    'flow': {'torch', 'torchdiffeq', 'flow'},
+    'flow': {'torch', 'torchdiffeq', 'arguments', 'flow'},
     'networks': {
         'torch', 'diffusers', 'transformers', 'safetensors', 'mmengine', *FEATURES,
-        'extras', 'flow', 'safe_loading', 'networks'
+        'arguments', 'extras', 'files', 'flow', 'safe_loading', 'networks'
     },
     'models/data_preprocessor.py': {'torch', 'mmengine', 'mmseg', 'flow'},
-    'models/processes': {'torch', 'mmengine', 'flow', 'networks', 'models'},
+    'models/processes': {
+        'torch', 'mmengine', 'arguments', 'flow', 'networks', 'models'
+    },
     'models/segmentors': {
         'torch', 'mmengine', 'mmseg', 'flow', 'models', 'pixels'
     },
@@ -39,7 +41,7 @@ ALLOWED = {
         'torch', 'mmengine', 'mmagic', 'compat', 'extras', 'models', 'pixels',
         'synthesis'
     },
-    'models': {'torch', 'mmengine', 'flow', 'networks', 'models'},
+    'models': {'torch', 'mmengine', 'arguments', 'flow', 'networks', 'models'},
     'synthesis': {
         'torch', 'numpy', 'cv2', 'PIL', 'matplotlib', 'mmengine', 'flow',
         'models', 'files', 'pixels', 'synthesis'
@@ -47,6 +49,7 @@ ALLOWED = {
     'datasets/transforms/corrupt.py': {
         'numpy', 'mmcv', 'mmseg', 'imagecorruptions', 'extras', 'datasets'
     },
+    'datasets/unreadable.py': {'cv2', 'mmcv', 'PIL'},
     'datasets/shards.py': {'mmengine', 'fsspec', 'pyarrow', 'extras'},
     'datasets': {*TOOLBOX, 'safetensors', 'flow', 'files', 'datasets'},
     'evaluation': {
@@ -87,6 +90,7 @@ ALLOWED = {
     'runtime.py': {'mmengine', 'engine', 'safe_loading'},
     'safe_loading.py': {'torch', 'numpy', 'mmengine'},
     'pixels.py': {'torch'},
+    'arguments.py': set(),
     'extras.py': set(),
     'files.py': set(),
     'version.py': set(),

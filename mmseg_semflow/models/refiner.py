@@ -4,10 +4,12 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import PseudoMaskCodec
 
 
 @MODELS.register_module()
+@checked
 class LatentRefiner(nn.Module):
     r"""Correct a pseudo mask by what the latents of mask and image say.
 

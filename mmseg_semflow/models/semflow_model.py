@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import (
     Condition,
     Generators,
@@ -25,6 +26,7 @@ from .refiner import check_reader
 
 
 @MODELS.register_module()
+@checked
 class SemFlowModel(BaseModule):
     r"""Codec, autoencoder, network, process and losses, composed.
 

@@ -11,6 +11,8 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked, naming
+
 from .pretrained import load_part
 
 
@@ -129,6 +131,7 @@ class FrozenAutoencoder(BaseModule):
 
 
 @MODELS.register_module()
+@checked
 class KLAutoencoder(FrozenAutoencoder):
     """The variational autoencoder of Stable Diffusion, frozen.
 
@@ -143,7 +146,7 @@ class KLAutoencoder(FrozenAutoencoder):
 
     def __init__(self, vae: dict, sd_folder: Optional[str] = None) -> None:
         from diffusers import AutoencoderKL
-        net = AutoencoderKL(**vae).requires_grad_(False)
+        net = naming('vae', AutoencoderKL, **vae).requires_grad_(False)
         super().__init__(
             factor=2**(len(net.config.block_out_channels) - 1),
             latent_channels=net.config.latent_channels)
@@ -186,6 +189,7 @@ class KLAutoencoder(FrozenAutoencoder):
 
 
 @MODELS.register_module()
+@checked
 class PatchAutoencoder(FrozenAutoencoder):
     """A lossless autoencoder without weights: patches become channels.
 

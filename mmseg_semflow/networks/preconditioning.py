@@ -6,10 +6,12 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Condition, Network
 
 
 @MODELS.register_module()
+@checked
 class EndStdPreconditioning(nn.Module):
     r"""Scale input and output of a velocity network to unit variance.
 
@@ -73,6 +75,7 @@ class EndStdPreconditioning(nn.Module):
 
 
 @MODELS.register_module()
+@checked
 class CleanEnds(nn.Module):
     r"""Let the network predict clean latents, and compose the velocity.
 

@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Condition, Generators, Network
 
 
@@ -24,6 +25,7 @@ def latent_style(z0: Tensor) -> Tensor:
 
 
 @MODELS.register_module()
+@checked
 class StyleToken(BaseModule):
     """Tell the network mean and deviation of the image's latent, by a token.
 

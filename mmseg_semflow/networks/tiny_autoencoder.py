@@ -8,6 +8,8 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
+
 from .autoencoder import FrozenAutoencoder, LatentGaussian
 from .pretrained import load_matching, read_weights
 
@@ -82,6 +84,7 @@ def _decoder(latent_channels: int, pooled: bool) -> nn.Sequential:
 
 
 @MODELS.register_module()
+@checked
 class TinyAutoencoder(FrozenAutoencoder):
     r"""A tiny autoencoder of the TAESD family, frozen.
 

@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import FUNCTIONS, MODELS
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked, naming
 from mmseg_semflow.flow import Condition
 
 from .pretrained import (
@@ -38,6 +39,7 @@ def wrap_unet_blocks(module: nn.Module, recurse: bool,
 
 
 @MODELS.register_module()
+@checked
 class VelocityUNet(BaseModule):
     r"""Predict the velocity :math:`v_\theta(z_t, t)` by a diffusers UNet.
 
@@ -69,7 +71,7 @@ class VelocityUNet(BaseModule):
                  gradient_checkpointing: bool = False) -> None:
         super().__init__()
         from diffusers import UNet2DConditionModel
-        self.unet = UNet2DConditionModel(**unet)
+        self.unet = naming('unet', UNet2DConditionModel, **unet)
         self.sd_folder = sd_folder
         self.unet_weights = unet_weights
         self.num_train_timesteps = num_train_timesteps

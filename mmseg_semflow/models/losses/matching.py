@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Dict
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
+
 from .training_loss import TrainingLoss, TrainingStep
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 
 @MODELS.register_module()
+@checked
 class MatchingLoss(TrainingLoss):
     """Mean squared error of the prediction to the process' target (Eq. 10).
 

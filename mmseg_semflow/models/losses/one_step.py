@@ -7,6 +7,8 @@ from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
+
 from .cross_entropy import (
     check_class_weight,
     mean_cross_entropy,
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @MODELS.register_module()
+@checked
 class OneStepMapLoss(TrainingLoss):
     r"""A loss of segmentation on the map that a single step predicts.
 
@@ -97,6 +100,7 @@ class OneStepMapLoss(TrainingLoss):
 
 
 @MODELS.register_module()
+@checked
 class AnchorRepulsionLoss(OneStepMapLoss):
     r"""Push the map of a single step away from the anchors of other classes.
 
@@ -134,6 +138,7 @@ class AnchorRepulsionLoss(OneStepMapLoss):
 
 
 @MODELS.register_module()
+@checked
 class OneStepImageLoss(TrainingLoss):
     r"""A loss of pictures on the image that a single step predicts.
 

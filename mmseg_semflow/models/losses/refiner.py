@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Dict, Optional, Sequence
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from mmseg_semflow.arguments import checked
+
 from .cross_entropy import (
     check_class_weight,
     mean_cross_entropy,
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 
 @MODELS.register_module()
+@checked
 class RefinerLoss(TrainingLoss):
     """Cross-entropy of the scores of the model's refiner.
 
