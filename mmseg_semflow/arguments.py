@@ -14,7 +14,8 @@ def checked(cls: Class) -> Class:
 
     Rules of the class itself speak first. What then is of another type than its
     annotation, and would fail somewhere later or be taken for something else, is a
-    ValueError that names class, argument, type and value.
+    ValueError that names class, argument, type and value; so is one that is missing
+    or unknown.
 
     Args:
         cls (type): The class; annotations that are not of Python's own types, or of
@@ -28,6 +29,10 @@ def checked(cls: Class) -> Class:
 
     @wraps(init)
     def checking(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            signature.bind(self, *args, **kwargs)
+        except TypeError as error:  # what is missing, or unknown
+            raise ValueError(f'{cls.__name__}: {error}') from error
         try:
             init(self, *args, **kwargs)
         except (ValueError, FileNotFoundError, ImportError):
@@ -92,11 +97,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 def _check(cls: type, signature: inspect.Signature, args: tuple, kwargs: dict,
            error: Any = None) -> None:
-    try:
-        given = signature.bind(*args, **kwargs).arguments
-    except TypeError:  # of names, which Python has told
-        return
-    for name, value in given.items():
+    for name, value in signature.bind(*args, **kwargs).arguments.items():
         parameter = signature.parameters[name]
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue

@@ -213,6 +213,7 @@ def pictures() -> Dict[str, bytes]:
         'deep.png': encoded(labels.astype(np.uint16), 'png'),
         'alpha.png': encoded(labels, 'png', 'LA'),
         'rgb.png': encoded(colours, 'png'),
+        'classes.png': encoded(labels[..., None] * np.uint8([50, 0, 0]), 'png'),
         'rgba.png': encoded(colours, 'png', 'RGBA'),
         'rgb.jpg': encoded(colours, 'jpeg'),
         'cmyk.jpg': encoded(colours, 'jpeg', 'CMYK'),

@@ -65,9 +65,11 @@ def test_what_does_not_is_named(build, message):
         build()
 
 
-def test_names_are_pythons_own_to_refuse():
-    with pytest.raises(TypeError, match='size'):
+def test_what_is_missing_or_unknown():
+    with pytest.raises(ValueError, match="^Part: missing a required argument: 'size'"):
         Part()
+    with pytest.raises(ValueError, match="^EndStdPreconditioning: .* 'end'"):
+        MODELS.build(dict(type='EndStdPreconditioning', end_std=(1, 1), end=3))
 
 
 def test_other_libraries_are_named():

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+import fuzzing
 from fuzz_targets import make_targets
 from fuzzing import Finding, Fuzzer, Target, limited_memory
 
@@ -46,7 +47,8 @@ def littering(path):
     (crash, 'KeyError'), (silent, 'no file in: this is wrong'),
     (littering, r'left .*half'),
     (lambda path: b'x' * 300 * 2**20, 'took .* MB')])
-def test_what_is_looked_for_is_found(read, what, tmp_path):
+def test_what_is_looked_for_is_found(read, what, tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzzing, 'MEGABYTES', 200)
     fuzzer = Fuzzer({'one': Target({'a': {'a.png': b'data'}}, read)}, 0, tmp_path)
     fuzzer.try_input(0)
     (found, ) = fuzzer.findings

@@ -278,7 +278,7 @@ class LatentCache:
         try:
             with safe_open(path, 'pt') as shard:
                 yield shard
-        except (SafetensorError, LookupError) as error:
+        except SafetensorError as error:
             raise ValueError(f'{path} cannot be read ({error}): delete '
                              'it and cache it again') from error
 
