@@ -7,6 +7,9 @@
 # make test-cuda    what has to be seen on a GPU
 # make lint         run ruff
 # make docs         build the documentation into site/
+# make fuzz SECONDS=60 SEED=0    feed damaged files to all that reads some
+# make faults COUNT=50 SEED=0    let writing fail at any moment, 6 x COUNT times
+# make licenses     list the licences of what is installed
 # make benchmark    measure step, runner, inference and pipeline of the toy street
 # make gpu          measure all that a GPU does: docs/performance.md
 # make mmcv-ops     build mmcv's operators into .venv, for models that call them
@@ -24,7 +27,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 PARALLEL := -n 2 --dist worksteal
 
 .PHONY: demo test test-process test-browser test-cuda test-full-size \
-    test-oldest lint docs benchmark gpu mmcv-ops
+    test-oldest lint docs fuzz faults licenses benchmark gpu mmcv-ops
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
@@ -50,6 +53,19 @@ docs: $(VENV)/installed
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check
+
+SECONDS ?= 60
+SEED ?= 0
+COUNT ?= 50
+fuzz: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/fuzzing.py --seconds $(SECONDS) \
+	    --seed $(SEED)
+
+faults: $(VENV)/installed
+	SEMFLOW_FAULTS=$(COUNT) SEMFLOW_FAULTS_SEED=$(SEED) $(PYTEST) tests/test_faults.py
+
+licenses: $(VENV)/installed
+	$(BIN)/python tools/list_licenses.py
 
 benchmark: $(VENV)/installed
 	$(BIN)/python tools/benchmark.py configs/semflow_toy.py

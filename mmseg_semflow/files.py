@@ -1,6 +1,8 @@
 """Files that are whole at any moment."""
 
+import ctypes
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -83,8 +85,40 @@ def written_whole(path: Union[str, Path],
         new = Path(scratch) / 'new'
         yield new
         if overwrite and path.is_dir():
+            if _exchanged(new, path):
+                return
             path.rename(Path(scratch) / 'old')
         os.replace(new, path)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two folders at once, where system and disk can.
+
+    Between the two steps that stand in for it nothing is under the name.
+    """
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def read_json(path: Union[str, Path]) -> dict:
+    """Read the JSON object that a file holds.
+
+    Raises:
+        ValueError: If it holds anything else. The file is named.
+    """
+    try:
+        found = json.loads(Path(path).read_bytes())
+    # Of brackets without end the last.
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path} must hold a JSON object, but {error}') from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f'{path} must hold a JSON object, but it holds {type(found).__name__}')
+    return found
 
 
 def digest_of(path: Union[str, Path]) -> str:

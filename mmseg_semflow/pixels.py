@@ -1,5 +1,6 @@
 """Pixels and labels as tensors: small conversions that all rooms share."""
 
+from numbers import Integral
 from typing import Sequence, Tuple
 
 import torch
@@ -30,6 +31,17 @@ def paint(label_map: Tensor, palette: Sequence[Sequence[int]]) -> Tensor:
     colours[:len(palette)] = torch.tensor(
         palette, dtype=torch.uint8).reshape(-1, 3)
     return colours[label_map.cpu().long()]
+
+
+def check_palette(palette: Sequence[Sequence[int]], name: str) -> None:
+    """Raise a ValueError if a palette is no list of RGB colours, three levels each."""
+    right = isinstance(palette, Sequence) and not isinstance(palette, str)
+    for colour in palette if right else [palette]:
+        if not right or not isinstance(colour, Sequence) or len(colour) != 3 or not all(
+                isinstance(v, Integral) and not isinstance(v, bool) and 0 <= v <= 255
+                for v in colour):
+            raise ValueError(f'{name} must be a list of colours, three whole numbers '
+                             f'in [0, 255] each, but it has {colour!r}')
 
 
 def to_uint8(pixels: Tensor) -> Tensor:

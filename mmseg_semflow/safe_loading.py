@@ -2,12 +2,15 @@
 
 import os.path as osp
 import pickle
-from typing import Any
+import zipfile
+from pathlib import Path
+from typing import Any, Dict, Union
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
 
 try:
     from numpy._core.multiarray import _reconstruct, scalar
@@ -52,16 +55,61 @@ def load_from_local(filename: str, map_location: Any = 'cpu') -> Any:
     if not osp.isfile(filename):
         raise FileNotFoundError(f'{filename} can not be found.')
     try:
+        _check_records(filename)
         with torch.serialization.safe_globals(ALLOWED):
             return torch.load(
                 filename, map_location=map_location, weights_only=True)
-    # The last three from the unpickler, which takes any text for opcodes.
-    except (RuntimeError, EOFError, pickle.UnpicklingError, LookupError,
-            ValueError, AttributeError) as error:
+    # Whatever there is: the unpickler takes any text for opcodes.
+    except Exception as error:
         raise ValueError(
             f'checkpoint {filename} cannot be read: it is truncated, no '
             f'checkpoint, or holds more than weights '
-            f'({error or type(error).__name__})') from error
+            f'({str(error) or type(error).__name__})') from error
+
+
+def _check_records(filename: str) -> None:
+    """Raise a ValueError if records of a checkpoint are damaged or too large.
+
+    torch looks at neither their check sums nor what they would unpack to.
+    """
+    if not zipfile.is_zipfile(filename):
+        return
+    with zipfile.ZipFile(filename) as file:
+        unpacked = sum(record.file_size for record in file.infolist())
+        size = osp.getsize(filename)
+        if unpacked > size:
+            raise ValueError(
+                f'its records, which torch writes uncompressed, would take '
+                f'{unpacked:,} bytes, but the file has {size:,}')
+        damaged = file.testzip()
+    if damaged is not None:
+        raise ValueError(f'the check sum of its record {damaged} is wrong')
+
+
+def weights_in(loaded: Any, source: Union[str, Path]) -> Dict[str, Tensor]:
+    """Take the weights from what a file holds.
+
+    Args:
+        loaded (Any): A state dict or a checkpoint, whose ``state_dict`` is taken, or
+            ``module``, as DeepSpeed's ``mp_rank_00_model_states.pt`` has it.
+        source (str | Path): The file, for the error.
+
+    Returns:
+        Dict[str, Tensor]: The weights, without what ``DistributedDataParallel``
+        puts before names, ``module.``.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if isinstance(loaded, dict):
+        loaded = loaded.get('state_dict', loaded.get('module', loaded))
+    if not isinstance(loaded, dict) or not all(
+            isinstance(key, str) and isinstance(value, Tensor)
+            for key, value in loaded.items()):
+        raise ValueError(f'{source} is no state dict: it must map names to '
+                         'tensors, by itself or under the key state_dict, or '
+                         "module in a file of DeepSpeed's states of the model")
+    return {key.removeprefix('module.'): value for key, value in loaded.items()}
 
 
 def load_from_anywhere(filename: str) -> Any:

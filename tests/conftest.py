@@ -2,10 +2,13 @@
 
 import gc
 import os
+import socket
 from functools import cache
 
 # Before torch is loaded: two threads beside another process stall each other.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+# Before OpenCV is, as tools do it.
+os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(2**28))
 
 import mmengine.config.config  # noqa: E402
 import mmengine.runner.runner  # noqa: E402
@@ -35,6 +38,42 @@ def _setup():
     init_default_scope('mmseg')
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+REACHED = []
+_connect, _look_up = socket.socket.connect, socket.getaddrinfo
+
+
+def _is_here(host):
+    return host in (None, '', 'localhost', socket.gethostname()) or \
+        str(host).startswith('127.') or host in ('::1', '0.0.0.0', '::')
+
+
+def _connect_here(self, address):
+    """Connect within this machine alone."""
+    if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_here(address[0]):
+        REACHED.append(address)
+        raise ConnectionRefusedError(f'a test may not connect to {address}')
+    return _connect(self, address)
+
+
+def _look_up_here(host, *args, **kwargs):
+    if not _is_here(host.decode() if isinstance(host, bytes) else host):
+        REACHED.append(host)
+        raise socket.gaierror(f'a test may not look up {host}')
+    return _look_up(host, *args, **kwargs)
+
+
+# From here on, imports included: nothing is downloaded that nobody asked for.
+socket.socket.connect, socket.getaddrinfo = _connect_here, _look_up_here
+
+
+@pytest.fixture(autouse=True)
+def reached():
+    """Fail what tried, also where a library carried on without."""
+    yield REACHED
+    reached, REACHED[:] = list(REACHED), []
+    assert not reached, f'nobody asked to reach {reached}'
 
 
 @pytest.fixture

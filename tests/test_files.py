@@ -6,7 +6,7 @@ import os
 import pytest
 from mmengine import fileio
 
-from mmseg_semflow.files import write_bytes, written_whole
+from mmseg_semflow.files import read_json, write_bytes, written_whole
 
 
 def test_the_folder_is_made_and_nothing_else(tmp_path):
@@ -121,3 +121,15 @@ def test_whoever_is_first_stays(tmp_path):
             (tmp_path / 'out').mkdir()
             (tmp_path / 'out/first').touch()
     assert names(tmp_path) == ['out', 'out/first']
+
+
+@pytest.mark.parametrize('text, found', [
+    ('[1]', 'it holds list'), ('{"a"', "Expecting ':'"), ('\x00', 'Expecting value'),
+    (100_000 * '[', 'recursion'), ('\udcff', 'decode')])
+def test_a_file_of_json(tmp_path, text, found):
+    path = tmp_path / 'a.json'
+    path.write_bytes(text.encode(errors='surrogateescape'))
+    with pytest.raises(ValueError, match=f'a.json must hold a JSON object.*{found}'):
+        read_json(path)
+    path.write_text('{"a": 1}')
+    assert read_json(path) == dict(a=1)

@@ -26,20 +26,26 @@ WEB = {'PIL', 'gradio', 'fastapi', 'uvicorn', 'jinja2'}
 # that fits counts. Nobody imports runtime, which configs and tools choose, nor the
 # rooms above all others: comparison, generation, benchmark and webapp.
 ALLOWED = {
-    'flow': {'torch', 'torchdiffeq', 'flow'},
+    'flow': {'torch', 'torchdiffeq', 'arguments', 'flow'},
     'networks': {
         'torch', 'diffusers', 'transformers', 'peft', 'safetensors', *FEATURES,
-        'extras', 'flow', 'registry', 'safe_loading', 'networks'
+        'arguments', 'extras', 'files', 'flow', 'registry', 'safe_loading', 'networks'
     },
     'models/data_preprocessor.py': {'torch', 'mmengine', 'mmseg', 'flow'},
-    'models/losses': {'torch', 'mmengine', 'flow', 'networks', 'registry', 'models'},
-    'models/processes': {'torch', 'flow', 'networks', 'registry', 'models'},
+    'models/losses': {
+        'torch', 'mmengine', 'arguments', 'flow', 'networks', 'registry', 'models'
+    },
+    'models/processes': {
+        'torch', 'arguments', 'flow', 'networks', 'registry', 'models'
+    },
     'models/segmentors': {'torch', 'mmengine', 'mmseg', 'models'},
     'models/generators': {
         'torch', 'mmengine', 'mmagic', 'compat', 'extras', 'models', 'pixels',
         'synthesis'
     },
-    'models': {'torch', 'flow', 'networks', 'pixels', 'registry', 'models'},
+    'models': {
+        'torch', 'arguments', 'flow', 'networks', 'pixels', 'registry', 'models'
+    },
     'synthesis': {
         'torch', 'numpy', 'cv2', 'PIL', 'matplotlib', 'mmengine', 'flow',
         'models', 'files', 'pixels', 'synthesis'
@@ -47,6 +53,7 @@ ALLOWED = {
     'datasets/transforms/corrupt.py': {
         'numpy', 'mmcv', 'mmseg', 'imagecorruptions', 'extras', 'datasets'
     },
+    'datasets/unreadable.py': {'cv2', 'mmcv', 'PIL'},
     'datasets/shards.py': {'mmengine', 'fsspec', 'pyarrow', 'extras'},
     'datasets': {*TOOLBOX, 'safetensors', 'flow', 'files', 'datasets'},
     'evaluation': {
@@ -96,6 +103,7 @@ ALLOWED = {
     'runtime.py': {'mmengine', 'engine', 'safe_loading'},
     'safe_loading.py': {'torch', 'numpy', 'mmengine'},
     'pixels.py': {'torch'},
+    'arguments.py': set(),
     'extras.py': set(),
     'files.py': set(),
     'version.py': set(),

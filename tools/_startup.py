@@ -93,6 +93,8 @@ def imports() -> Iterator[None]:
         yield
         return
     os.environ.update(openmp_settings(os.environ))
+    # OpenCV takes a picture of 2^30 pixels, or of a few bytes that claim as many.
+    os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(2**28))
     # Imported by mmagic, it would look for updates on the network.
     os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
     gc.disable()

@@ -1,10 +1,13 @@
-"""Show both directions of a trained model as a web page.
+r"""Show both directions of a trained model as a web page.
 
 Example:
     python tools/demo_app.py CONFIG CHECKPOINT
+    SEMFLOW_PASSWORD=... python tools/demo_app.py CONFIG CHECKPOINT \
+        --host 0.0.0.0 --user lab
 """
 
 import argparse
+import os
 
 from _startup import imports, run
 
@@ -21,18 +24,32 @@ def parse_args() -> argparse.Namespace:
         '--host', default='127.0.0.1',
         help='default: 127.0.0.1, this machine alone; 0.0.0.0: any')
     parser.add_argument('--port', type=int, default=7860)
+    parser.add_argument(
+        '--user', help='ask for this user and the password in the variable '
+        'SEMFLOW_PASSWORD; default: nobody is asked')
+    parser.add_argument(
+        '--root-path', metavar='/PATH',
+        help='what a proxy takes off the paths that it passes on')
+    parser.add_argument(
+        '--seconds', type=float, default=300,
+        help='how long the model may work at one request; default: 300')
     return parser.parse_args()
 
 
 def main() -> None:
     """Run the tool."""
     args = parse_args()
+    password = os.environ.get('SEMFLOW_PASSWORD')
+    if bool(args.user) != bool(password):
+        raise ValueError('--user and the variable SEMFLOW_PASSWORD need each other')
     with imports():
         from mmseg_semflow.apis import SemFlowInferencer
         from mmseg_semflow.webapp.app import serve
     inferencer = SemFlowInferencer(
         args.config, args.checkpoint, args.device, channel_order='rgb')
-    serve(inferencer, args.host, args.port)
+    serve(inferencer, args.host, args.port,
+          login=(args.user, password) if args.user else None,
+          root_path=args.root_path, seconds=args.seconds)
 
 
 if __name__ == '__main__':

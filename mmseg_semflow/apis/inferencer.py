@@ -20,7 +20,7 @@ from mmseg_semflow.synthesis import (
     Synthesizer,
     TextStyle,
 )
-from mmseg_semflow.synthesis.pictures import Palette, read_label_map
+from mmseg_semflow.synthesis.pictures import Palette, picture_size, read_label_map
 
 from .loading import ConfigType, load_model
 
@@ -279,7 +279,12 @@ class SemFlowInferencer:
         # Always an array: mmseg's inference_model forgets how to read files
         # once it was given an array.
         if not isinstance(image, np.ndarray):
-            array = mmcv.imread(str(image))
+            picture_size(image)
+            try:
+                array = mmcv.imread(str(image))
+            except cv2.error as error:
+                raise ValueError(
+                    f'{image} cannot be read as a picture: {error}') from error
             if array is None:
                 raise ValueError(f'{image} cannot be read as a picture')
             return array

@@ -22,7 +22,7 @@ from mmseg_semflow.datasets.cached_latents import (
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.flow import PseudoMaskCodec, seeded_generator
 from mmseg_semflow.models.checkpoint_guard import weights_of
-from mmseg_semflow.safe_loading import load_from_anywhere
+from mmseg_semflow.safe_loading import load_from_anywhere, weights_in
 
 from .loading import read_config
 
@@ -150,7 +150,7 @@ def build_autoencoder(cfg: Config) -> nn.Module:
     if cfg.get('load_from'):
         checkpoint = load_from_anywhere(cfg.load_from)
         autoencoder.load_state_dict(
-            weights_of(checkpoint['state_dict'], 'autoencoder'))
+            weights_of(weights_in(checkpoint, cfg.load_from), 'autoencoder'))
     return autoencoder
 
 

@@ -10,7 +10,8 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
-from mmseg_semflow.safe_loading import load_from_anywhere
+from mmseg_semflow.pixels import check_palette
+from mmseg_semflow.safe_loading import load_from_anywhere, weights_in
 
 ConfigType = Union[str, Path, Config]
 
@@ -60,14 +61,20 @@ def find_dataset_meta(cfg: Config, meta: dict, num_classes: int,
     Raises:
         ValueError: If neither says them for all classes.
     """
-    dataset_meta = dict(meta.get('dataset_meta') or {})
+    dataset_meta = meta.get('dataset_meta') or {}
+    if not isinstance(dataset_meta, dict):
+        raise ValueError(f'meta.dataset_meta of {checkpoint} must be a dict, but it is '
+                         f'{type(dataset_meta).__name__}')
+    dataset_meta = dict(dataset_meta)
     if not dataset_meta.get('classes'):
         dataset_meta = meta_of_dataset(cfg)
     for key in ('classes', 'palette'):
-        if len(dataset_meta.get(key) or ()) != num_classes:
+        found = dataset_meta.get(key)
+        if not isinstance(found, (list, tuple)) or len(found) != num_classes:
             raise ValueError(
                 f'{checkpoint} has no {key} of its {num_classes} classes in '
                 'meta.dataset_meta, and the dataset of the config neither')
+    check_palette(dataset_meta['palette'], f'the palette of {checkpoint}')
     return dataset_meta
 
 
@@ -91,13 +98,15 @@ def load_weights(model: nn.Module,
         RuntimeError: If keys differ, with ``strict``.
     """
     loaded = load_from_anywhere(str(checkpoint))
-    state_dict = loaded.get('state_dict', loaded)
-    load_state_dict(
-        model, {
-            key.removeprefix('module.'): value
-            for key, value in state_dict.items()
-        }, strict)
-    return loaded.get('meta') or {}
+    state_dict, meta = weights_in(loaded, checkpoint), loaded.get('meta') or {}
+    if not isinstance(meta, dict):
+        raise ValueError(f'meta of {checkpoint} must be a dict, but it is '
+                         f'{type(meta).__name__}')
+    try:
+        load_state_dict(model, state_dict, strict)
+    except ValueError as error:
+        raise ValueError(f'{checkpoint} does not fit: {error}') from error
+    return meta
 
 
 def read_config(config: ConfigType) -> Config:

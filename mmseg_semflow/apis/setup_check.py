@@ -26,7 +26,7 @@ from mmseg_semflow.engine.distributed import check_gpu_count
 from mmseg_semflow.flow import PseudoMaskCodec, check_labels
 from mmseg_semflow.models.checkpoint_guard import CheckpointGuard, weights_of
 from mmseg_semflow.networks.pretrained import headers_alone
-from mmseg_semflow.safe_loading import load_from_anywhere
+from mmseg_semflow.safe_loading import load_from_anywhere, weights_in
 
 from .costs import estimate_training_memory
 from .loading import ConfigType, innermost, read_config
@@ -179,7 +179,7 @@ class SetupCheck:
         guard = CheckpointGuard({}, semflow.get('partial_load', ()))
         with headers_alone():
             checkpoint = load_from_anywhere(path)
-            weights = weights_of(checkpoint.get('state_dict', checkpoint))
+            weights = weights_of(weights_in(checkpoint, path))
             for name in PARTS:
                 prefix = f'{name}.'
                 own = MODELS.build(semflow[name]).state_dict(prefix=prefix)

@@ -4,8 +4,9 @@ import copy
 import hashlib
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import torch
 from mmcv.transforms import RandomFlip
@@ -18,12 +19,15 @@ from mmseg.structures import SegDataSample
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import Dataset
 
+from mmseg_semflow.files import read_json
+
 from .seeded import VIEW, seeded_generators
 from .unreadable import naming_damaged_files
 
 # By name: a loader may be one of mmcv or of mmseg.
 FIXED = ['LoadImageFromFile', 'LoadAnnotations', 'Resize']
 END = 'PackSegInputs'
+MAX_SHARDS = 100_000
 
 
 class TrainingViews:
@@ -202,6 +206,10 @@ class LatentCache:
         self.digest = hashlib.sha256(
             json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.num_images = key['dataset']['num_images']
+        if not 0 <= self.num_images <= MAX_SHARDS * key['shard_size']:
+            raise ValueError(
+                f'{folder} must be of at most {MAX_SHARDS:,} files, but its key has '
+                f'{self.num_images} images, {key["shard_size"]} a file')
         self.shards = [
             self.folder / f'{number:05d}.safetensors'
             for number in range(-(-self.num_images // key['shard_size']))
@@ -213,13 +221,20 @@ class LatentCache:
 
         Raises:
             FileNotFoundError: If there is none.
+            ValueError: If it is damaged.
         """
         path = Path(folder) / 'key.json'
         if not path.is_file():
             raise FileNotFoundError(
                 f'there are no cached latents at {folder}, since there is no '
                 f'{path}: write them by tools/cache_latents.py CONFIG')
-        return cls(folder, json.loads(path.read_text()))
+        key = read_json(path)
+        try:
+            return cls(folder, key)
+        except (LookupError, TypeError, ArithmeticError) as error:
+            raise ValueError(
+                f'{path} is no key of cached latents ({error!r}): delete the folder '
+                'and cache the latents again') from error
 
     def check_key(self, key: dict) -> None:
         """Raise a ValueError if some parts of the key are others."""
@@ -247,17 +262,47 @@ class LatentCache:
             if not path.is_file():
                 missing.append(number)
                 continue
-            try:
-                with safe_open(path, 'pt') as shard:
-                    found = (shard.metadata() or {}).get('key')
-            except SafetensorError as error:
-                raise ValueError(f'{path} cannot be read ({error}): delete '
-                                 'it and cache it again') from error
-            if found != self.digest:
-                raise ValueError(
-                    f'{path} was not written for {self.folder}/key.json: '
-                    'delete the folder and cache the latents again')
+            with self._opened(number) as shard:
+                found = (shard.metadata() or {}).get('key')
+                if found != self.digest:
+                    raise ValueError(
+                        f'{path} was not written for {self.folder}/key.json: '
+                        'delete the folder and cache the latents again')
+                self._check_parts(number, shard)
         return missing
+
+    @contextmanager
+    def _opened(self, number: int) -> Iterator[Any]:
+        """Open a shard; errors name it."""
+        path = self.shards[number]
+        try:
+            with safe_open(path, 'pt') as shard:
+                yield shard
+        except SafetensorError as error:
+            raise ValueError(f'{path} cannot be read ({error}): delete '
+                             'it and cache it again') from error
+
+    def _check_parts(self, number: int, shard: Any) -> None:
+        """Raise a ValueError if a shard holds other types or shapes."""
+        found = {}
+        for name in shard.keys():
+            part = shard.get_slice(name)
+            found[name] = part.get_dtype(), tuple(part.get_shape())
+        settings, size = self.key['autoencoder']['settings'], self.key['size']
+        latent = (settings['latent_channels'],
+                  *(side // settings['factor'] for side in size))
+        # Of the flips nobody knows the number but the pipeline.
+        _, shape = found.get('posterior', ('', ()))
+        views = (len(self.images_of(number)), *shape[1:2])
+        expected = dict(
+            posterior=('F32', (*views, 2, *latent)),
+            mask_latents=('F32', (*views, self.key['num_draws'], *latent)),
+            label_maps=('U8', (*views, *size)))
+        for name, (dtype, shape) in expected.items():
+            if found.get(name) != (dtype, shape):
+                raise ValueError(
+                    f'{self.shards[number]} must hold {name}, {dtype} of {shape}, but '
+                    f'has {found.get(name)}: delete it and cache it again')
 
     def load(self, index: int, view: int, draw: int) -> Tuple[torch.Tensor, ...]:
         """Read what one image has, and nothing else.
@@ -272,7 +317,7 @@ class LatentCache:
             and label map (H, W).
         """
         number, row = divmod(index, self.key['shard_size'])
-        with safe_open(self.shards[number], 'pt') as shard:
+        with self._opened(number) as shard:
             return (shard.get_slice('posterior')[row, view],
                     shard.get_slice('mask_latents')[row, view, draw],
                     shard.get_slice('label_maps')[row, view])

@@ -40,7 +40,8 @@ def read_pixels(path: Path, flag: str = 'color') -> np.ndarray:
     try:
         # Pillow refuses a truncated file, OpenCV makes its end gray.
         return mmcv.imread(path, flag, backend='pillow')
-    except (OSError, SyntaxError, ValueError) as error:
+    # Pillow's readers raise what their bytes lead to.
+    except Exception as error:
         raise ValueError(
             f'{path} cannot be read as a picture: {error}') from error
 

@@ -220,7 +220,10 @@ def _index_tar(key: tuple, shard: str) -> Dict[str, Tuple[int, int]]:
                 member.name.removeprefix('./'): (member.offset_data, member.size)
                 for member in tar if member.isreg()
             }
-    except tarfile.TarError as error:
+    except FileNotFoundError:
+        raise
+    # Of sizes that are no numbers, and of names that are no text.
+    except Exception as error:
         raise ValueError(f'{shard} must be an uncompressed tar file, but {error}') \
             from error
 
@@ -249,7 +252,6 @@ def _read_group(key: tuple, shard: str, group: int, column: str) -> Any:
 def _parquet(key: tuple, shard: str) -> Iterator[Any]:
     """Open a Parquet file."""
     try:
-        from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise MissingExtraError(f'parquet://{shard}', 'pyarrow', 'parquet',
@@ -257,7 +259,8 @@ def _parquet(key: tuple, shard: str) -> Iterator[Any]:
     with fsspec.filesystem(key[0], **dict(key[1])).open(shard) as file:
         try:
             yield ParquetFile(file)
-        except ArrowInvalid as error:
+        # Arrow's own, and an OSError for pages that are damaged.
+        except Exception as error:
             raise ValueError(f'{shard} must be a Parquet file, but {error}') from error
 
 

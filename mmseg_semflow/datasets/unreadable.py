@@ -8,11 +8,13 @@ from typing import Any, Iterator, Optional
 
 import cv2
 from mmcv.transforms import BaseTransform
+from PIL import Image
 
-# What readers raise on bytes that are no whole image: Pillow the first five,
-# OpenCV the sixth, mmseg and mmcv the last two, on the None of OpenCV.
+# What readers raise on bytes that are no whole image: Pillow the first line,
+# OpenCV the next, mmseg and mmcv the last two, on the None of OpenCV.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
-           cv2.error, AttributeError, AssertionError)
+           LookupError, TypeError, ArithmeticError, MemoryError,
+           Image.DecompressionBombError, cv2.error, AttributeError, AssertionError)
 
 
 class UnreadableImageError(OSError):

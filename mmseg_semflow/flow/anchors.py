@@ -5,6 +5,8 @@ from typing import Optional, Sequence
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
+
 from .perturbation import perturb
 
 
@@ -29,6 +31,7 @@ def check_labels(label_map: Tensor,
             f'must be below num_classes={num_classes} or {ignore_index} (void)')
 
 
+@checked
 class PseudoMaskCodec(nn.Module):
     r"""Translate between label maps, pseudo masks and logits.
 

@@ -19,7 +19,7 @@ from mmseg_semflow.datasets.mask_choice import (
     times_by_hardness,
 )
 from mmseg_semflow.datasets.seeded import MASK_CHOICE, PASTE_CHOICE
-from mmseg_semflow.files import digest_of, write_bytes
+from mmseg_semflow.files import digest_of, read_json, write_bytes
 
 from .filters import CycleFilter, LossFilter
 from .labelled_set import LabelledSet, RealPairs, check_folder, settings_digest
@@ -262,7 +262,7 @@ def _fit(label_maps: LabelMaps, size: Sequence[int], cycle: CycleFilter,
 def _read_fitted(path: Path, settings: dict) -> Optional[dict]:
     """Read what an earlier call learned for the same settings."""
     if path.is_file():
-        known = json.loads(path.read_text())
+        known = read_json(path)
         if known.get('set') == settings_digest(settings):
             return known
     return None

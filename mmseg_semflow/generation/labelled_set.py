@@ -16,14 +16,14 @@ from mmengine.utils import ProgressBar
 from mmseg_semflow.apis.tables import to_markdown
 from mmseg_semflow.datasets.cached_latents import as_json
 from mmseg_semflow.datasets.label_maps import LabelMaps, class_pixels
-from mmseg_semflow.files import write_bytes
+from mmseg_semflow.files import read_json, write_bytes
 from mmseg_semflow.pixels import paint
 from mmseg_semflow.synthesis import Synthesizer
 from mmseg_semflow.synthesis.gallery import to_grid
 from mmseg_semflow.synthesis.pictures import (
     Palette,
     read_label_map,
-    read_note,
+    read_record,
     read_rgb,
     write_picture,
 )
@@ -81,7 +81,7 @@ def check_folder(out: Union[str, Path], settings: dict) -> None:
     out = Path(out)
     path = out / 'settings.json'
     if path.is_file():
-        found, wanted = json.loads(path.read_text()), as_json(settings)
+        found, wanted = read_json(path), as_json(settings)
         for key in {**wanted, **found}:
             if found.get(key) != wanted.get(key):
                 raise ValueError(
@@ -156,7 +156,7 @@ class LabelledSet:
         for folder in (KEPT, REJECTED):
             path = self.paths(number, folder)['img']
             if path.is_file():
-                record = json.loads(read_note(path) or '{}')
+                record = read_record(path)
                 if record.get('set') == self.digest:
                     return dict(record, kept=folder == KEPT)
         return None

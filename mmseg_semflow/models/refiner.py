@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.registry import MODELS
 
 
 @MODELS.register_module()
+@checked
 class LatentRefiner(nn.Module):
     r"""Correct a pseudo mask by what the latents of mask and image say.
 

@@ -7,6 +7,7 @@ from typing import Callable, Dict, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import (
     Condition,
     Generators,
@@ -24,6 +25,7 @@ from .refiner import check_reader
 
 
 @MODELS.register_module()
+@checked
 class SemFlowModel(BaseModule):
     r"""Codec, autoencoder, network, process and losses, composed.
 

@@ -8,6 +8,7 @@ from typing import List, Optional
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked, naming
 from mmseg_semflow.registry import MODELS, BaseModule
 
 from .pretrained import digest_weights, load_part
@@ -162,6 +163,7 @@ def _kl_factor(net: nn.Module) -> int:
 
 
 @MODELS.register_module()
+@checked
 class KLAutoencoder(DiffusersAutoencoder):
     """The variational autoencoder of Stable Diffusion or FLUX.1, frozen.
 
@@ -176,7 +178,7 @@ class KLAutoencoder(DiffusersAutoencoder):
 
     def __init__(self, vae: dict, sd_folder: Optional[str] = None) -> None:
         from diffusers import AutoencoderKL
-        net = AutoencoderKL(**vae)
+        net = naming('vae', AutoencoderKL, **vae)
         super().__init__(net, _kl_factor(net), sd_folder)
         self.scale = net.config.scaling_factor
         self.shift = net.config.get('shift_factor') or 0.
@@ -196,6 +198,7 @@ class KLAutoencoder(DiffusersAutoencoder):
 
 
 @MODELS.register_module()
+@checked
 class Flux2Autoencoder(DiffusersAutoencoder):
     """The variational autoencoder of FLUX.2, frozen.
 
@@ -211,7 +214,7 @@ class Flux2Autoencoder(DiffusersAutoencoder):
 
     def __init__(self, vae: dict, sd_folder: Optional[str] = None) -> None:
         from diffusers import AutoencoderKLFlux2
-        net = AutoencoderKLFlux2(**vae)
+        net = naming('vae', AutoencoderKLFlux2, **vae)
         super().__init__(net, _kl_factor(net), sd_folder)
 
     def _moments(self, z: Tensor) -> List[Tensor]:
@@ -244,6 +247,7 @@ class Flux2Autoencoder(DiffusersAutoencoder):
 
 
 @MODELS.register_module()
+@checked
 class DCAutoencoder(DiffusersAutoencoder):
     """The deep compression autoencoder of SANA, frozen.
 
@@ -258,7 +262,7 @@ class DCAutoencoder(DiffusersAutoencoder):
 
     def __init__(self, vae: dict, sd_folder: Optional[str] = None) -> None:
         from diffusers import AutoencoderDC
-        net = AutoencoderDC(**vae)
+        net = naming('vae', AutoencoderDC, **vae)
         super().__init__(net, net.spatial_compression_ratio, sd_folder)
         self.scale = net.config.scaling_factor
 
@@ -275,6 +279,7 @@ class DCAutoencoder(DiffusersAutoencoder):
 
 
 @MODELS.register_module()
+@checked
 class PatchAutoencoder(FrozenAutoencoder):
     """A lossless autoencoder without weights: patches become channels.
 

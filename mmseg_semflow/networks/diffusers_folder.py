@@ -72,10 +72,16 @@ def single_file_to_folder(path: PathLike, folder: PathLike, unet: dict,
         parts = dict(
             unet=UNet2DConditionModel(**{'sample_size': 64, **unet}),
             vae=AutoencoderKL(**vae))
-    converted = dict(
-        unet=convert_ldm_unet_checkpoint(
-            state_dict, parts['unet'].config, extract_ema=True),
-        vae=convert_ldm_vae_checkpoint(state_dict, parts['vae'].config))
+    try:
+        converted = dict(
+            unet=convert_ldm_unet_checkpoint(
+                state_dict, parts['unet'].config, extract_ema=True),
+            vae=convert_ldm_vae_checkpoint(state_dict, parts['vae'].config))
+    # Of keys that are missing, and of names and shapes that say nothing.
+    except Exception as error:
+        raise ValueError(
+            f'{source} is no whole single-file checkpoint of Stable Diffusion 1: '
+            f'{error!r}') from error
     for name, part in parts.items():
         # The converter leaves None for what it looks for in vain.
         weights = {
@@ -125,6 +131,13 @@ def _text_encoder(state_dict: Dict[str, Tensor], source: str) -> CLIPTextModel:
         inner, _ = shapes['text_model.encoder.layers.0.mlp.fc1.weight']
     except KeyError as error:
         raise ValueError(f'{source}: its text encoder has no {error}') from error
+    except ValueError as error:
+        raise ValueError(
+            f'{source}: embeddings and fc1.weight of its text encoder must be '
+            f'matrices, but {error}') from error
+    if width % HEAD_WIDTH or not width:
+        raise ValueError(f'{source}: its text encoder must have a width that is a '
+                         f'multiple of {HEAD_WIDTH}, but got {width}')
     with torch.device('meta'):
         model = CLIPTextModel(
             CLIPTextConfig(

@@ -5,11 +5,13 @@ from typing import Tuple
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Condition, Network
 from mmseg_semflow.registry import MODELS
 
 
 @MODELS.register_module()
+@checked
 class EndStdPreconditioning(nn.Module):
     r"""Scale input and output of a velocity network to unit variance.
 
@@ -73,6 +75,7 @@ class EndStdPreconditioning(nn.Module):
 
 
 @MODELS.register_module()
+@checked
 class CleanEnds(nn.Module):
     r"""Let the network predict clean latents, and compose the velocity.
 

@@ -2,15 +2,17 @@
 
 import hashlib
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Iterable, Iterator, Mapping, Tuple, Union
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mmseg_semflow.files import read_json
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin, UNet2DConditionModel
@@ -52,6 +54,8 @@ SETTINGS = dict(
                  'guidance_embeds', 'timestep_scale', 'axes_dims_rope', 'rope_theta',
                  'use_additional_conditions', 'dual_attention_layers'),
     vae=('scaling_factor', 'shift_factor', 'batch_norm_eps', 'patch_size'))
+# The beginning of the names that diffusers gives to files of weights.
+WEIGHTS = 'diffusion_pytorch_model'
 
 
 def base_of(name: str, config: Mapping) -> str:
@@ -72,18 +76,21 @@ def base_of(name: str, config: Mapping) -> str:
 
 
 def _version_of_folder(folder: PathLike) -> str:
-    for name in ('unet', 'transformer'):
-        path = Path(folder) / name / 'config.json'
-        if path.is_file():
-            config = json.loads(path.read_text())
-            return base_of(config.get('_class_name', 'UNet2DConditionModel'), config)
+    # It stands in errors, and raises none.
+    with suppress(ValueError):
+        for name in ('unet', 'transformer'):
+            path = Path(folder) / name / 'config.json'
+            if path.is_file():
+                config = read_json(path)
+                return base_of(
+                    str(config.get('_class_name', 'UNet2DConditionModel')), config)
     return ''
 
 
 def _version_of_keys(state_dict: Dict[str, Tensor]) -> str:
     for key, value in state_dict.items():
         if key.endswith('attn2.to_k.weight'):
-            return VERSIONS.get(value.shape[-1], '')
+            return VERSIONS.get(value.shape[-1], '') if value.ndim else ''
         if 'joint_blocks.' in key or 'attn.add_k_proj.' in key:
             return 'Stable Diffusion 3'
     return ''
@@ -221,7 +228,8 @@ def widen_ends(state_dict: Dict[str, Tensor],
                            ('conv_out.weight', 0, unet.conv_out.weight),
                            ('conv_out.bias', 0, unet.conv_out.bias)):
         weight = state_dict.get(key)
-        if weight is not None and part.shape[dim] == 2 * weight.shape[dim]:
+        if weight is not None and weight.ndim == part.ndim and \
+                part.shape[dim] == 2 * weight.shape[dim]:
             weight = torch.cat([weight, weight], dim)
             state_dict[key] = weight / 2 if dim else weight
     return state_dict
@@ -242,15 +250,20 @@ def check_config(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None
     own_class = type(module).__name__
     base = base_of(own_class, module.config)
     check_folder(folder, subfolder, base=base)
-    found = module.load_config(
-        folder, subfolder=subfolder, local_files_only=True)
+    if not Path(folder, subfolder, 'config.json').is_file():
+        raise FileNotFoundError(
+            f'{name_folder(folder, subfolder)} has no config.json')
+    with _naming(folder, subfolder):
+        found = module.load_config(
+            folder, subfolder=subfolder, local_files_only=True)
+        found_class = found.get('_class_name', own_class)
     of_base = f', which is for {base},' * bool(base)
-    if found.get('_class_name', own_class) != own_class:
+    if found_class != own_class:
         raise ValueError(
             f'{name_folder(folder, subfolder)} is of the class '
-            f'{found["_class_name"]}, but this config{of_base} has {own_class}: '
+            f'{found_class}, but this config{of_base} has {own_class}: '
             'they must be the same')
-    with torch.device('meta'):
+    with _naming(folder, subfolder), torch.device('meta'):
         found = type(module).from_config(found).config
     # As json has them, in which there are no tuples.
     own, theirs = (
@@ -264,6 +277,17 @@ def check_config(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None
                 'the same')
 
 
+@contextmanager
+def _naming(folder: PathLike, subfolder: str) -> Iterator[None]:
+    """Name in errors of diffusers, of whatever kind, the part that is damaged."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f'{name_folder(folder, subfolder)} cannot be read as a part of '
+            f"diffusers' layout: {error}") from error
+
+
 def load_part(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
     """Initialise a network from its subfolder of a diffusers folder.
 
@@ -273,15 +297,26 @@ def load_part(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
         subfolder (str): ``'unet'``, ``'transformer'`` or ``'vae'``.
 
     Raises:
-        FileNotFoundError: If the folder is not there.
-        ValueError: If it holds another architecture.
+        FileNotFoundError: If the folder or its weights are not there.
+        ValueError: If it is damaged or holds another architecture.
     """
     check_config(module, folder, subfolder)
-    weights = type(module).from_pretrained(
-        folder,
-        subfolder=subfolder,
-        local_files_only=True,
-        low_cpu_mem_usage=False).state_dict()
+    if not any(Path(folder, subfolder).glob(f'{WEIGHTS}*')):
+        raise FileNotFoundError(
+            f'{name_folder(folder, subfolder)} has no weights, no {WEIGHTS}.*')
+    with _naming(folder, subfolder):
+        loaded, keys = type(module).from_pretrained(
+            folder,
+            subfolder=subfolder,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True)
+    # diffusers leaves these at random values.
+    if keys['missing_keys']:
+        raise ValueError(
+            f'{name_folder(folder, subfolder)} lacks {len(keys["missing_keys"])} of '
+            f'its weights, for example {min(keys["missing_keys"])}')
+    weights = loaded.state_dict()
     if subfolder == 'unet':
         weights = widen_ends(weights, module)
     load_matching(module, weights, name_folder(folder, subfolder))
@@ -296,11 +331,8 @@ def read_checkpoint(path: PathLike) -> Tuple[Dict[str, Tensor], dict]:
     """Read a state dict without executing code from its file.
 
     Args:
-        path (str | Path): A safetensors file, or a pickled state dict or
-            checkpoint, whose ``state_dict`` is taken, or ``module``, as
-            DeepSpeed's ``mp_rank_00_model_states.pt`` has it. What
-            ``DistributedDataParallel`` puts before names, ``module.``, is
-            taken off.
+        path (str | Path): A safetensors file, or what is pickled, see
+            :func:`mmseg_semflow.safe_loading.weights_in`.
 
     Returns:
         Tuple[Dict[str, Tensor], dict]: The weights, on the CPU, and what the
@@ -316,26 +348,22 @@ def read_checkpoint(path: PathLike) -> Tuple[Dict[str, Tensor], dict]:
     if Path(path).suffix == '.safetensors':
         try:
             weights = safetensors.torch.load_file(path)
-        except SafetensorError as error:
+        # Its own, and those of dtypes that it or torch does not know.
+        except Exception as error:
             raise ValueError(f'{path} cannot be read: it is truncated or no '
                              f'safetensors file ({error})') from error
+        weights = {
+            key.removeprefix('module.'): value for key, value in weights.items()
+        }
     else:
-        from mmseg_semflow.safe_loading import load_from_local
-        weights = load_from_local(str(path))
-        if isinstance(weights, dict):
-            meta = weights.get('meta')
-            weights = weights.get('state_dict', weights.get('module', weights))
-    if not isinstance(weights, dict) or not all(
-            isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f'{path} is no state dict: it must map names to '
-                         'tensors, by itself or under the key state_dict, or '
-                         "module in a file of DeepSpeed's states of the model")
+        from mmseg_semflow.safe_loading import load_from_local, weights_in
+        loaded = load_from_local(str(path))
+        weights, meta = weights_in(loaded, path), loaded.get('meta')
     if weights and not any(value.numel() for value in weights.values()):
         raise ValueError(
             f'{path} holds no values: DeepSpeed with ZeRO-3 left them in '
             'several files. Its zero_to_fp32.py, which lies in the folder above, '
             'makes one of them')
-    weights = {key.removeprefix('module.'): value for key, value in weights.items()}
     return weights, meta if isinstance(meta, dict) else {}
 
 

@@ -5,6 +5,7 @@ from typing import Dict, Optional
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Condition, Generators, Network
 from mmseg_semflow.registry import MODELS, BaseModule
 
@@ -23,6 +24,7 @@ def latent_style(z0: Tensor) -> Tensor:
 
 
 @MODELS.register_module()
+@checked
 class StyleToken(BaseModule):
     """Tell the network mean and deviation of the image's latent, by a token.
 

@@ -7,6 +7,7 @@ from typing import Dict, List, Optional, Sequence, Union
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.registry import MODELS
 
 from .autoencoder import FrozenAutoencoder, LatentGaussian
@@ -83,6 +84,7 @@ def _decoder(latent_channels: int, pooled: bool) -> nn.Sequential:
 
 
 @MODELS.register_module()
+@checked
 class TinyAutoencoder(FrozenAutoencoder):
     r"""A tiny autoencoder of the TAESD family, frozen.
 

@@ -5,6 +5,7 @@ from typing import Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked, naming
 from mmseg_semflow.flow import Condition
 from mmseg_semflow.registry import FUNCTIONS, MODELS, BaseModule
 
@@ -34,6 +35,7 @@ def wrap_unet_blocks(module: nn.Module, recurse: bool,
 
 
 @MODELS.register_module()
+@checked
 class VelocityUNet(BaseModule):
     r"""Predict the velocity :math:`v_\theta(z_t, t)` by a diffusers UNet.
 
@@ -87,7 +89,7 @@ class VelocityUNet(BaseModule):
                  lora: Optional[dict] = None) -> None:
         super().__init__()
         from diffusers import UNet2DConditionModel
-        self.unet = UNet2DConditionModel(**unet)
+        self.unet = naming('unet', UNet2DConditionModel, **unet)
         self.sd_folder = sd_folder
         self.unet_weights = unet_weights
         self.num_train_timesteps = num_train_timesteps

@@ -11,7 +11,7 @@ from mmengine.utils import track_iter_progress
 from torch import Tensor
 
 from .batches import batches_of_one_size
-from .pictures import list_masks, read_note, write_picture
+from .pictures import list_masks, read_record, write_picture
 from .synthesizer import Synthesizer
 
 
@@ -111,7 +111,7 @@ def _is_done(picture: _Picture, overwrite: bool) -> bool:
     path, note = picture.path, picture.note
     if not path.exists():
         return False
-    found = json.loads(read_note(path) or '{}')
+    found = read_record(path)
     if found == note:
         return True
     if overwrite:

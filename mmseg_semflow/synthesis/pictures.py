@@ -1,17 +1,19 @@
 """Reading of masks from files, and writing of pictures to files."""
 
 import io
+import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence, Union
+from typing import BinaryIO, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.flow import PseudoMaskCodec
+from mmseg_semflow.pixels import check_palette
 
 NOTE = 'mmseg_semflow'
 MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff')
@@ -145,6 +147,17 @@ def read_rgb(path: Union[str, Path]) -> np.ndarray:
         return np.array(ImageOps.exif_transpose(picture).convert('RGB'))
 
 
+def picture_size(path: Union[str, Path, BinaryIO]) -> Tuple[int, int]:
+    """Tell height and width by the head of a picture, before all of it is read.
+
+    Raises:
+        ValueError: If it is none, or of more pixels than Pillow takes, 179
+            million. The file is named.
+    """
+    with _opened(path) as picture:
+        return picture.height, picture.width
+
+
 def has_colours(path: Union[str, Path]) -> bool:
     """Tell whether a picture has colours, or a table of them.
 
@@ -175,13 +188,14 @@ def _opened(path: Union[str, Path]) -> Iterator[Image.Image]:
             yield picture
     except FileNotFoundError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError,
-            SyntaxError, ValueError) as error:
+    # Pillow's readers raise what their bytes lead to.
+    except Exception as error:
         raise ValueError(f'{path} cannot be read as a picture: {error}') from error
 
 
 def _labels_of(pixels: np.ndarray, palette: Palette, void: int,
                name: str) -> np.ndarray:
+    check_palette(palette, f'the palette of {name}')
     weights = np.array([65536, 256, 1])
     table = {0: void}
     table.update(
@@ -221,7 +235,16 @@ def write_picture(path: Union[str, Path],
 def read_note(path: Union[str, Path]) -> str:
     """Read the text of :func:`write_picture`; '' if there is none."""
     try:
-        with Image.open(path) as picture:
+        with _opened(path) as picture:
             return picture.info.get(NOTE, '')
-    except (UnidentifiedImageError, OSError, SyntaxError):
+    except (ValueError, FileNotFoundError):
         return ''
+
+
+def read_record(path: Union[str, Path]) -> dict:
+    """Read the JSON object that the text holds; an empty one if it holds none."""
+    try:
+        record = json.loads(read_note(path))
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}

@@ -1,13 +1,18 @@
 """A web page for both directions of SemFlow."""
 
 import html
+import ipaddress
+import math
 import os
 import socket
+import tempfile
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, Tuple
 
 import numpy as np
+from torch import nn
 
 from mmseg_semflow.apis import SemFlowInferencer
 from mmseg_semflow.flow import SOLVERS
@@ -16,6 +21,7 @@ from mmseg_semflow.synthesis.pictures import has_colours, read_rgb
 from .markup import (
     FILES,
     brush_colours,
+    check_size,
     from_url,
     legend,
     overlay,
@@ -26,7 +32,10 @@ from .markup import (
     to_url,
 )
 
+# Of a picture, before it is decoded; of what is sent at once; of those who wait.
 MAX_SIDE = 4096
+MAX_BYTES = 32 * 2**20
+MAX_WAITING = 20
 
 
 @contextmanager
@@ -54,11 +63,76 @@ def _room(with_path: bool) -> str:
     return '<div class="strip"></div>' if with_path else ''
 
 
+class _TimeLimit:
+    """Stop a network that is called in this context after some seconds.
+
+    Whatever the solver: between two of its calls of the network.
+
+    Args:
+        network (nn.Module): The network.
+        seconds (float): How long it may take.
+    """
+
+    def __init__(self, network: nn.Module, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = math.inf
+        network.register_forward_pre_hook(self._check)
+
+    def __enter__(self) -> None:
+        self._end = time.monotonic() + self.seconds
+
+    def __exit__(self, *_: Any) -> None:
+        self._end = math.inf
+
+    def _check(self, *_: Any) -> None:
+        if time.monotonic() > self._end:
+            raise ValueError(
+                f'this took longer than the {self.seconds:g} seconds that one may '
+                'have: take fewer steps, samples or pixels')
+
+
+class _BoundedBody:
+    """ASGI middleware: requests of more than so many bytes are answered by 413.
+
+    Args:
+        app (Callable): What answers all others.
+        max_bytes (int): How many.
+    """
+
+    def __init__(self, app: Callable, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        if scope['type'] != 'http':
+            await self.app(scope, receive, send)
+            return
+        declared = dict(scope['headers']).get(b'content-length', b'0')
+        if not declared.isdigit() or int(declared) > self.max_bytes:
+            text = f'at most {self.max_bytes:,} bytes can be sent'.encode()
+            await send(dict(
+                type='http.response.start', status=413,
+                headers=[(b'content-type', b'text/plain'), (b'connection', b'close')]))
+            await send(dict(type='http.response.body', body=text))
+            return
+        left = self.max_bytes
+
+        async def counting() -> dict:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get('body', b''))
+            # Of what came in pieces nobody had told the size.
+            return message if left >= 0 else dict(type='http.disconnect')
+
+        await self.app(scope, counting, send)
+
+
 class _Actions:
     """What the page does with the model."""
 
-    def __init__(self, inferencer: SemFlowInferencer) -> None:
+    def __init__(self, inferencer: SemFlowInferencer, seconds: float) -> None:
         self.inferencer = inferencer
+        self.limited = _TimeLimit(inferencer.semflow.network, seconds)
         self.classes = inferencer.classes
         self.colours = brush_colours(inferencer.palette)
 
@@ -67,6 +141,7 @@ class _Actions:
         if upload is None:
             return None
         with _named(upload.path):
+            check_size(upload.path, upload.path, MAX_SIDE)
             return read_rgb(upload.path)
 
     def new_image(self, image: Optional[np.ndarray], *sides: int) -> tuple:
@@ -78,8 +153,9 @@ class _Actions:
                 num_steps: int, with_path: bool) -> tuple:
         if image is None:
             raise ValueError('there is no image to segment')
-        labels = self.inferencer.segment(
-            image, solver=solver, num_steps=num_steps)
+        with self.limited:
+            labels = self.inferencer.segment(
+                image, solver=solver, num_steps=num_steps)
         return (labels, overlay(image, labels, self.colours),
                 legend(labels, self.classes, self.colours), _room(with_path))
 
@@ -88,18 +164,20 @@ class _Actions:
                    with_path: bool) -> str:
         if not with_path:
             return ''
-        pictures = self.inferencer.trajectory(
-            image=image, solver=solver, num_steps=num_steps)
+        with self.limited:
+            pictures = self.inferencer.trajectory(
+                image=image, solver=solver, num_steps=num_steps)
         return self._strip(pictures, 0.)
 
     @_errors_shown()
     def synthesize(self, canvas: str, solver: str, num_steps: int, seed: int,
                    with_path: bool, num_samples: int) -> tuple:
-        labels = read_paint(from_url(canvas), self.colours,
+        labels = read_paint(from_url(canvas, MAX_SIDE), self.colours,
                             self.inferencer.semflow.codec.ignore_index)
-        images = self.inferencer.synthesize(
-            labels, num_samples=num_samples, solver=solver,
-            num_steps=num_steps, seed=seed)
+        with self.limited:
+            images = self.inferencer.synthesize(
+                labels, num_samples=num_samples, solver=solver,
+                num_steps=num_steps, seed=seed)
         samples = [(image, f'sample {i}') for i, image in enumerate(images)]
         return labels, samples, _room(with_path)
 
@@ -108,8 +186,9 @@ class _Actions:
                   seed: int, with_path: bool) -> str:
         if not with_path:
             return ''
-        pictures = self.inferencer.trajectory(
-            mask=labels, solver=solver, num_steps=num_steps, seed=seed)
+        with self.limited:
+            pictures = self.inferencer.trajectory(
+                mask=labels, solver=solver, num_steps=num_steps, seed=seed)
         return self._strip(pictures, 1.)
 
     def _strip(self, pictures: np.ndarray, start: float) -> str:
@@ -133,6 +212,7 @@ class _Actions:
     @_errors_shown()
     def uploaded_mask(self, path: str) -> str:
         with _named(path):
+            check_size(path, path, MAX_SIDE)
             palette = self.inferencer.palette if has_colours(path) else None
             labels = self.inferencer.read(path, palette)
         return self._to_canvas(labels.numpy())
@@ -141,11 +221,19 @@ class _Actions:
         return to_url(paint(labels, self.colours))
 
 
-def build_app(inferencer: SemFlowInferencer) -> Any:
+def build_app(inferencer: SemFlowInferencer,
+              login: Optional[Tuple[str, str]] = None,
+              root_path: Optional[str] = None,
+              seconds: float = 300.) -> Any:
     """Build the page.
 
     Args:
         inferencer (SemFlowInferencer): The model, with ``channel_order='rgb'``.
+        login (Tuple[str, str], optional): User and password, without which nothing
+            is shown. Defaults to None, for everybody.
+        root_path (str, optional): The path, such as ``/semflow``, that a proxy
+            takes off what it passes on. Defaults to None.
+        seconds (float): How long the model may work at one request. Defaults to 300.
 
     Returns:
         fastapi.FastAPI: The page, for any ASGI server.
@@ -179,21 +267,27 @@ def build_app(inferencer: SemFlowInferencer) -> Any:
         button_secondary_background_fill_hover='*neutral_200',
         button_small_padding='7px', button_small_radius='6px',
         button_small_text_size='13px', button_small_text_weight='400')
-    page = _build_page(inferencer)
+    page = _build_page(inferencer, seconds)
+    page.queue(max_size=MAX_WAITING)
     # gradio lets visitors name only files that they uploaded, but asks on
     # pages alone that it launched itself.
     page.has_launched = True
     # Not page.launch, which calls itself through the proxy, if there is one.
+    app = fastapi.FastAPI()
+    app.add_middleware(_BoundedBody, max_bytes=MAX_BYTES)
     return gr.mount_gradio_app(
-        fastapi.FastAPI(), page, path='/', theme=theme,
+        app, page, path='/', theme=theme, auth=login, root_path=root_path,
+        max_file_size=MAX_BYTES,
+        # Of errors that are none of the visitor's: they name paths of the server.
+        show_error=False,
         css_paths=FILES / 'page.css',
         head=f'<script>{(FILES / "page.js").read_text()}</script>',
         footer_links=[], run_history=False)
 
 
-def _build_page(inferencer: SemFlowInferencer) -> Any:
+def _build_page(inferencer: SemFlowInferencer, seconds: float) -> Any:
     import gradio as gr
-    actions = _Actions(inferencer)
+    actions = _Actions(inferencer, seconds)
     test_cfg = getattr(inferencer.model, 'test_cfg', None) or {}
     synthesizer = inferencer.synthesizer()
     cfg = inferencer.model.cfg
@@ -312,21 +406,38 @@ def _build_page(inferencer: SemFlowInferencer) -> Any:
 
 
 def serve(inferencer: SemFlowInferencer, host: str = '127.0.0.1',
-          port: int = 7860) -> None:
+          port: int = 7860, **kwargs: Any) -> None:
     """Show the page until it is interrupted.
+
+    What visitors upload and get lies in a folder of this process alone, and is gone
+    in the end.
 
     Args:
         inferencer (SemFlowInferencer): See :func:`build_app`.
         host (str): Address to listen on. Defaults to ``'127.0.0.1'``, this
-            machine alone.
+            machine alone; for others there is a warning.
         port (int): Its port, 0 for any. Defaults to 7860.
+        **kwargs: Of :func:`build_app`.
 
     Raises:
         ImportError: If gradio is not installed.
         OSError: If the port is taken.
         ValueError: See :func:`build_app`.
     """
-    app = build_app(inferencer)
+    with tempfile.TemporaryDirectory(prefix='semflow_page_') as folder:
+        os.environ['GRADIO_TEMP_DIR'] = folder
+        _serve(build_app(inferencer, **kwargs), host, port)
+
+
+def is_public(host: str) -> bool:
+    """Tell whether others than this machine reach an address."""
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host != 'localhost'
+
+
+def _serve(app: Any, host: str, port: int) -> None:
     import uvicorn
     server = uvicorn.Server(
         uvicorn.Config(
@@ -338,6 +449,10 @@ def serve(inferencer: SemFlowInferencer, host: str = '127.0.0.1',
     with socket.create_server((host, port), family=family) as listener, \
             suppress(KeyboardInterrupt):
         name = f'[{host}]' if ':' in host else host
+        if is_public(host):
+            print(f'warning: {name} can be reached from other machines, and what is '
+                  'sent is not encrypted. Ask for a password (--user), and put a '
+                  'proxy with TLS before it where the network is not yours', flush=True)
         print(f'http://{name}:{listener.getsockname()[1]}  (Ctrl+C ends it)',
               flush=True)
         server.run(sockets=[listener])

@@ -3,11 +3,14 @@
 import base64
 import binascii
 import html
+import io
 from pathlib import Path
-from typing import Sequence
+from typing import BinaryIO, Sequence, Union
 
 import cv2
 import numpy as np
+
+from mmseg_semflow.synthesis.pictures import picture_size
 
 FILES = Path(__file__).parent
 
@@ -77,20 +80,33 @@ def to_url(picture: np.ndarray) -> str:
     return f'data:image/png;base64,{base64.b64encode(data).decode()}'
 
 
-def from_url(url: str) -> np.ndarray:
+def from_url(url: str, max_side: int = 4096) -> np.ndarray:
     """Read RGB pixels from the data URL of a PNG.
 
+    Args:
+        url (str): The URL.
+        max_side (int): How many rows and columns there may be. Defaults to 4096.
+
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is none, or larger.
     """
     try:
         data = base64.b64decode(url.partition('base64,')[2], validate=True)
+        check_size('the mask on the canvas', io.BytesIO(data), max_side)
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except (binascii.Error, cv2.error):
         picture = None
     if picture is None:
         raise ValueError('there is no mask on the canvas')
     return picture[..., ::-1]
+
+
+def check_size(name: str, file: Union[str, BinaryIO], max_side: int) -> None:
+    """Raise a ValueError if a picture is larger, before it is decoded."""
+    height, width = picture_size(file)
+    if max(height, width) > max_side:
+        raise ValueError(f'{name} must have at most {max_side} rows and columns, but '
+                         f'has {height} and {width}')
 
 
 def overlay(image: np.ndarray, label_map: np.ndarray,

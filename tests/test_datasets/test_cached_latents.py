@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,11 +20,12 @@ from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, MODELS
+from safetensors.torch import load_file, save_file
 
 from mmseg_semflow.apis import latent_cache
 from mmseg_semflow.apis.latent_cache import cache_latents
 from mmseg_semflow.datasets import UnreadableImageError
-from mmseg_semflow.datasets.cached_latents import TrainingViews
+from mmseg_semflow.datasets.cached_latents import LatentCache, TrainingViews
 from mmseg_semflow.flow import PseudoMaskCodec, perturb, seeded_generator
 from mmseg_semflow.safe_loading import load_from_local
 from runs import quick_cfg
@@ -625,3 +627,40 @@ def test_a_disk_that_is_too_small(cfg, tmp_path, monkeypatch):
                         lambda path: usage._replace(free=1000))
     with pytest.raises(OSError, match='1e-06 GB free and the latents need'):
         write(cfg, tmp_path / 'cache')
+
+
+@pytest.mark.parametrize('change, match', [
+    (lambda key: key.pop('dataset'), r"key.json is no key .*KeyError\('dataset'\)"),
+    (lambda key: key.update(shard_size='2'), 'key.json is no key'),
+    (lambda key: key.update(shard_size=0), 'must be of at most 100,000 files'),
+    (lambda key: key['dataset'].update(num_images=10**12),
+     'at most 100,000 files, but its key has 1000000000000 images, 2 a file'),
+])
+def test_a_damaged_key(cache, change, match):
+    path = Path(cache, 'key.json')
+    key = json.loads(path.read_text())
+    change(key)
+    path.write_text(json.dumps(key))
+    with pytest.raises(ValueError, match=match):
+        LatentCache.read(cache)
+    path.write_text('{"a"')
+    with pytest.raises(ValueError, match='key.json must hold a JSON object'):
+        LatentCache.read(cache)
+
+
+@pytest.mark.parametrize('change, match', [
+    (lambda parts: parts.pop('label_maps'), 'label_maps, U8 of .* but has None'),
+    (lambda parts: parts.update(posterior=parts['posterior'].half()),
+     r"posterior, F32 of .* but has \('F16'"),
+    (lambda parts: parts.update(mask_latents=parts['mask_latents'][:, :, :1]),
+     r"mask_latents, F32 of \(2, 2, 3, .* but has \('F32', \(2, 2, 1, "),
+])
+def test_a_file_of_other_parts(cache, change, match):
+    path = Path(cache, '00001.safetensors')
+    found = LatentCache.read(cache)
+    parts = load_file(path)
+    change(parts)
+    save_file({k: v.contiguous() for k, v in parts.items()}, path,
+              dict(key=found.digest))
+    with pytest.raises(ValueError, match=f'00001.safetensors must hold {match}'):
+        found.missing()

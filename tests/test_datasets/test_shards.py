@@ -232,3 +232,27 @@ def test_empty_bytes_of_a_row(tmp_path):
     with pytest.raises(ValueError, match=r"0\.parquet has no bytes in 000000000"
                        r"\.image, but \{'bytes': None, 'path': 'a\.jpg'\}"):
         fileio.get(f'parquet://{tmp_path}/0.parquet/000000000.image')
+
+
+@pytest.mark.parametrize('size', [
+    b'77777777777', b'\x80' + 10 * b'\xff', b'-1         '])
+def test_sizes_that_no_file_has(root, tmp_path, size):
+    path = tmp_path / 'a.tar'
+    data = bytearray(sorted((root / 'tar/val').iterdir())[0].read_bytes())
+    data[124:124 + len(size)] = size
+    data[148:156] = b' ' * 8
+    data[148:156] = b'%06o\0 ' % sum(data[:512])
+    path.write_bytes(data)
+    with pytest.raises((ValueError, FileNotFoundError), match=r'a\.tar'):
+        for name in TarBackend().names(str(path)) or ['none']:
+            fileio.get(f'tar://{path}/{name}')
+
+
+def test_a_damaged_page_is_named_with_its_shard(root, tmp_path):
+    pytest.importorskip('pyarrow')
+    path = tmp_path / 'a.parquet'
+    data = bytearray(sorted((root / 'parquet/val').iterdir())[0].read_bytes())
+    data[4:40] = bytes(36)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r'a\.parquet must be a Parquet file, but'):
+        fileio.get(f'parquet://{path}/000000000.image')

@@ -8,6 +8,7 @@ from mmengine import fileio
 from mmengine.registry import DATASETS, TRANSFORMS
 from mmseg.datasets import BaseSegDataset
 
+from fuzzing import bombs
 from mmseg_semflow import datasets
 from mmseg_semflow.datasets import (
     CamVidDataset,
@@ -15,9 +16,16 @@ from mmseg_semflow.datasets import (
     UnreadableImageError,
     seeded,
 )
-from mmseg_semflow.datasets.unreadable import NamedFiles
+from mmseg_semflow.datasets.file_tasks import read_pixels
+from mmseg_semflow.datasets.unreadable import NamedFiles, naming_damaged_files
 from runs import build_runner
-from tiny import META, TEST_PIPELINE, train_pipeline, transforms_pipeline
+from tiny import (
+    META,
+    TEST_PIPELINE,
+    street_dataset,
+    train_pipeline,
+    transforms_pipeline,
+)
 
 IMAGE, LABELS = 'img_dir/train/2.jpg', 'ann_dir/train/2.png'
 
@@ -259,3 +267,17 @@ def test_validation_stops_by_name(street, tmp_path, name):
         'test_dataloader.dataset.metainfo': dict(classes=classes)})
     with pytest.raises(UnreadableImageError, match=f'{name} cannot be read'):
         runner.test()
+
+
+@pytest.mark.parametrize('name', ['declared.png', 'declared.jpg', 'real.png'])
+@pytest.mark.parametrize('kind', ['img', 'ann'])
+def test_a_bomb_is_damaged(street, kind, name):
+    """Pillow's label maps and OpenCV's images of 900 million pixels."""
+    path = sorted((street / f'{kind}_dir/train').iterdir())[0]
+    path.write_bytes(bombs()[name])
+    dataset = DATASETS.build(street_dataset(street, pipeline=train_pipeline()))
+    with pytest.raises(UnreadableImageError, match=f'{path} cannot be read'), \
+            naming_damaged_files():
+        dataset[0]
+    with pytest.raises(ValueError, match=f'{path} cannot be read as a picture'):
+        read_pixels(path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from mmengine.registry import MODELS
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 
 from mmseg_semflow.networks.null_prompt import of_sd
@@ -273,3 +273,40 @@ def test_files_that_are_no_weights(tmp_path, name, content):
     net = build_unet(unet_weights=str(path))
     with pytest.raises(ValueError, match=f'{name} (cannot be read|is no state)'):
         net.init_weights()
+
+
+def test_a_renamed_weight_is_missed(own_folder):
+    """Diffusers would leave it at random values."""
+    path = own_folder / 'unet/diffusion_pytorch_model.safetensors'
+    weights = load_file(path)
+    weights['conv_in.wait'] = weights.pop('conv_in.weight')
+    save_file(weights, path, dict(format='pt'))
+    net = build_unet(sd_folder=str(own_folder))
+    before = net.unet.conv_in.weight.clone()
+    with pytest.raises(ValueError, match='sd/unet lacks 1 of its weights, .* '
+                       r'conv_in\.weight'):
+        net.init_weights()
+    assert torch.equal(net.unet.conv_in.weight, before)
+
+
+@pytest.mark.parametrize('name, content, error, match', [
+    ('config.json', '{"a"', ValueError, 'sd/unet cannot be read as a part of'),
+    ('config.json', '[1]', ValueError, 'sd/unet cannot be read as a part of'),
+    ('config.json', '{"block_out_channels": 3}', ValueError, 'sd/unet cannot be read'),
+    ('config.json', None, FileNotFoundError, 'sd/unet has no config.json'),
+    ('diffusion_pytorch_model.safetensors', None, FileNotFoundError,
+     'sd/unet has no weights, no diffusion_pytorch_model'),
+    ('diffusion_pytorch_model.safetensors', 'x', ValueError, 'sd/unet cannot be read'),
+])
+def test_a_damaged_part_of_a_folder(own_folder, name, content, error, match):
+    path = own_folder / 'unet' / name
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(error, match=match):
+        build_unet(sd_folder=str(own_folder)).init_weights()
+
+
+@pytest.mark.parametrize('key', ['attn2.to_k.weight', 'conv_in.weight'])
+def test_weights_without_dimensions(tmp_path, key):
+    save_file({key: torch.tensor(1.)}, tmp_path / 'w.safetensors')
+    with pytest.raises(ValueError, match='w.safetensors does not fit'):
+        build_unet(unet_weights=str(tmp_path / 'w.safetensors')).init_weights()

@@ -8,12 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
+from fuzzing import bombs
 from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.synthesis.pictures import (
     has_colours,
     list_masks,
+    picture_size,
     read_label_map,
     read_note,
+    read_record,
     read_rgb,
     write_picture,
 )
@@ -168,3 +171,34 @@ def test_written_picture_is_rgb_and_exact(tmp_path):
     with Image.open(tmp_path / 'new/a.png') as found:
         np.testing.assert_array_equal(np.array(found), picture)
     assert os.listdir(tmp_path / 'new') == ['a.png']
+
+
+@pytest.mark.parametrize('name', sorted(bombs()))
+def test_a_bomb_is_refused_by_its_head(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(bombs()[name])
+    for read in (read_rgb, picture_size, has_colours,
+                 lambda path: read_label_map(path, CODEC5)):
+        with pytest.raises(ValueError, match=f'{name} cannot be read as a picture: '
+                           'Image size .900000000 pixels. exceeds limit'):
+            read(path)
+
+
+def test_records_of_pictures(tmp_path):
+    path = tmp_path / 'a.png'
+    for note, record in (('{"a": 1}', dict(a=1)), ('', {}), ('[1]', {}), ('{"a"', {}),
+                         ('null', {})):
+        write_picture(path, np.zeros((2, 3, 3), np.uint8), note)
+        assert read_record(path) == record
+    path.write_bytes(b'none')
+    assert read_record(path) == {}
+
+
+@pytest.mark.parametrize('palette', [
+    5, 'text', None, [[1, 2]], [[1, 2, 256]], [[1, 2, 0.5]], [None], ['abc'],
+    [[True, 0, 0]]])
+def test_what_is_no_palette(palette):
+    if palette is None:
+        palette = {}
+    with pytest.raises(ValueError, match='the palette of the mask must be a list'):
+        read_label_map(np.zeros((2, 3, 3), np.uint8), CODEC5, palette)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.registry import MODELS
 
 from .training_loss import TrainingLoss, TrainingStep
@@ -45,6 +46,7 @@ class _LatentDiscriminator(nn.Module):
 
 
 @MODELS.register_module()
+@checked
 class LatentAdversarialLoss(TrainingLoss):
     r"""Hinge losses of the image latent that a step predicts, and of its judge.
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Dict
 
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.registry import MODELS
 
 from .training_loss import TrainingLoss, TrainingStep
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 
 @MODELS.register_module()
+@checked
 class MatchingLoss(TrainingLoss):
     """Mean squared error of the prediction to the process' target (Eq. 10).
 

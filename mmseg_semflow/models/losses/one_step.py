@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Dict, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.registry import MODELS
 
 from .cross_entropy import (
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @MODELS.register_module()
+@checked
 class OneStepMapLoss(TrainingLoss):
     r"""A loss of segmentation on the map that a single step predicts.
 
@@ -97,6 +99,7 @@ class OneStepMapLoss(TrainingLoss):
 
 
 @MODELS.register_module()
+@checked
 class AnchorRepulsionLoss(OneStepMapLoss):
     r"""Push the map of a single step away from the anchors of other classes.
 
@@ -134,6 +137,7 @@ class AnchorRepulsionLoss(OneStepMapLoss):
 
 
 @MODELS.register_module()
+@checked
 class OneStepImageLoss(TrainingLoss):
     r"""A loss of pictures on the image that a single step predicts.
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Dict, Optional, Sequence
 
 from torch import Tensor
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.registry import MODELS
 
 from .cross_entropy import (
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 @MODELS.register_module()
+@checked
 class RefinerLoss(TrainingLoss):
     """Cross-entropy of the scores of the model's refiner.
 

@@ -5,6 +5,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import (
     BrownianBridgePath,
     Generators,
@@ -18,6 +19,7 @@ from .process import DIRECTIONS, Process, TrainingPoint
 
 
 @MODELS.register_module()
+@checked
 class BrownianBridge(Process):
     r"""A Brownian bridge from one latent to the other (BBDM).
 

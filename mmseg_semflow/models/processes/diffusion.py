@@ -5,6 +5,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import (
     Generators,
     Network,
@@ -31,6 +32,7 @@ PREDICTIONS = ('epsilon', 'sample', 'v_prediction')
 
 
 @MODELS.register_module()
+@checked
 class Diffusion(Process):
     r"""Diffusion from noise to the mask, given the image (DSM).
 

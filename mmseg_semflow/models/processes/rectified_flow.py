@@ -5,6 +5,7 @@ from typing import Dict, Optional, Sequence, Union
 import torch
 from torch import Tensor
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import (
     FIXED_STEP_SOLVERS,
     Generators,
@@ -23,6 +24,7 @@ from .process import DIRECTIONS, Process, TrainingPoint
 
 
 @MODELS.register_module()
+@checked
 class RectifiedFlow(Process):
     r"""The straight path between image and mask, in both directions.
 

@@ -5,6 +5,7 @@ from typing import Optional, Sequence, Union
 import torch
 from torch import Tensor
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import (
     Generators,
     Network,
@@ -19,6 +20,7 @@ from .rectified_flow import RectifiedFlow
 
 
 @MODELS.register_module()
+@checked
 class SymmetricFlow(RectifiedFlow):
     r"""One flow of the pair (image, noise) to the pair (noise, mask).
 
