@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.extras import MissingExtraError
 
 from .pretrained import digest_weights, plain_names
@@ -19,6 +20,7 @@ ATTENTION = ('to_q', 'to_k', 'to_v', 'to_out.0')
 DIGEST, NAME = 32, 224
 
 
+@checked
 class LowRankAdapter(nn.Module):
     r"""Train low-rank changes of a UNet's layers, by peft through diffusers.
 

@@ -5,6 +5,7 @@ from typing import Dict, Optional, Sequence
 import torch
 from torch import Tensor
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Condition, Generators, Network
 from mmseg_semflow.registry import MODELS, BaseModule
 
@@ -13,6 +14,7 @@ from .pretrained import name_folder
 
 
 @MODELS.register_module()
+@checked
 class TextPrompt(BaseModule):
     """Tell the network the scene and the classes of a picture by text.
 

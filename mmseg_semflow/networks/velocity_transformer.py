@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmseg_semflow.arguments import checked, naming
 from mmseg_semflow.flow import Condition
 from mmseg_semflow.registry import FUNCTIONS, MODELS, BaseModule
 
@@ -188,6 +189,7 @@ FORMS: Dict[str, _Form] = dict(
 
 
 @MODELS.register_module()
+@checked
 class VelocityTransformer(BaseModule):
     r"""Predict the velocity :math:`v_\theta(z_t, t)` by a diffusers transformer.
 
@@ -244,7 +246,8 @@ class VelocityTransformer(BaseModule):
             raise ValueError(f'diffusers {diffusers.__version__} has no {name}: '
                              'install a newer one')
         self.form = FORMS[name]
-        self.transformer = getattr(diffusers, name)(**arguments)
+        self.transformer = naming(
+            'transformer', getattr(diffusers, name), **arguments)
         self.sd_folder = sd_folder
         self.guidance = guidance
         self.prompt_length = prompt_length or self.form.prompt_length
