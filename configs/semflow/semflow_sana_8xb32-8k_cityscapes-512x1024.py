@@ -1,4 +1,5 @@
-# The recipe for Cityscapes upon the transformer of SANA 1.5 (1.6B), with the paper's schedule.
+# The recipe for Cityscapes upon the transformer of SANA 1.5 (1.6B), with the schedule
+# of the paper.
 # It was not run to its end (docs/bases.md).
 #   tools/dist_train.sh configs/semflow_cityscapes_sana.py 8
 _base_ = [

@@ -1,4 +1,5 @@
-# The recipe for Cityscapes upon the transformer of Stable Diffusion 3.5 medium, with the paper's schedule.
+# The recipe for Cityscapes upon the transformer of Stable Diffusion 3.5 medium, with
+# the schedule of the paper.
 # It was not run to its end (docs/bases.md).
 #   tools/dist_train.sh configs/semflow_cityscapes_sd35.py 8
 _base_ = [

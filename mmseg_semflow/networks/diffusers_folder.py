@@ -189,7 +189,8 @@ def model_to_folder(model: nn.Module, folder: PathLike) -> None:
             ``semflow.safetensors`` with the null prompt, the codec and what
             else its state dict has.
     """
-    model.network.merge_lora()
+    if hasattr(model.network, 'merge_lora'):
+        model.network.merge_lora()
     # safetensors refuses channels-last.
     model.to(memory_format=torch.contiguous_format)
     for name, part in _parts(model).items():

@@ -236,7 +236,8 @@ WEIGHT_FAULTS = {
                'cross_attention_dim=1024, but this config has .*=16: they must',
     other_width: 'network: .*unet does not fit .*shape',
     truncated: 'autoencoder: .*/vae/diffusion_pytorch_model.safetensors',
-    no_text_encoder: 'network: .*text_encoder is not a folder.*tools/model',
+    no_text_encoder: 'network: .*text_encoder is not a folder. Put .*, with the '
+                     'subfolders tokenizer, text_encoder, or set sd_folder',
     no_unet_weights: 'network: face.pt is not a file of weights',
     torn_unet_weights: 'network: .*face.pt cannot be read: it is truncated',
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from shipped import load
+from shipped import load, shrink
 from torch import nn
 
 import layouts
@@ -235,10 +235,19 @@ def test_camvid(tmp_path, monkeypatch):
     for part in ('encoder', 'decoder'):
         torch.save(
             getattr(autoencoder, part).state_dict(), tmp_path / f'taef2_{part}.pth')
-    monkeypatch.setenv('TAEF2', str(tmp_path / 'taef2'))
     monkeypatch.setattr(parts, 'CAMVID', {
         name: parts.CAMVID[name] for name in ('semflow', 'segformer')})
-    called = []
+    read, called = parts._read, []
+
+    def read_small(root, name):
+        cfg = shrink(read(root, name))
+        cfg.train_dataloader.batch_size = 2
+        if 'semflow' in cfg.model:
+            cfg.model.semflow.autoencoder.weights = str(tmp_path / 'taef2')
+            cfg.custom_hooks.pop()  # SynthesisEvalHook
+        return cfg
+
+    monkeypatch.setattr(parts, '_read', read_small)
 
     def run_tool(root, name, *args):
         called.append((name, *args[1:]))

@@ -130,7 +130,7 @@ def read(name):
 
 def test_every_base_is_here():
     files = {path.stem for path in (CONFIGS / '_base_/models').glob('semflow_*.py')}
-    ours = {'semflow_tiny', 'semflow_taef2', 'semflow_sd15'}
+    ours = {'semflow_tiny', 'semflow_taef2', 'semflow_sd15', 'semflow_sd15_text_lora'}
     assert files - ours == {f'semflow_{name}' for name in PUBLISHED}
 
 

@@ -252,7 +252,7 @@ def test_training_stops_at_too_many(street, tmp_path, limit):
 def test_all_our_datasets_name_files():
     ours = [part for part in vars(datasets).values() if isinstance(part, type)
             and issubclass(part, BaseSegDataset)]
-    assert len(ours) == 5
+    assert len(ours) == 6
     for part in ours:
         assert issubclass(part, NamedFiles), part
         assert part.prepare_data is NamedFiles.prepare_data, part

@@ -19,7 +19,7 @@ from mmseg_semflow.apis.loading import load_weights
 from mmseg_semflow.networks.pretrained import headers_alone
 from mmseg_semflow.safe_loading import load_from_local
 from runs import quick_cfg
-from tiny import UNET, segmentor_cfg
+from tiny import META, TEST_PIPELINE, UNET, segmentor_cfg
 
 pytest.importorskip('peft')
 LORA = dict(rank=2, alpha=3., targets=['to_q', 'to_out.0', 'conv1'])
@@ -214,7 +214,10 @@ def test_converters_make_a_whole_checkpoint(bases, checkpoint, tmp_path):
 
     def config(lora):
         return Config(dict(
-            model=segmentor_cfg(network=network_cfg(bases[0], lora))))
+            model=segmentor_cfg(network=network_cfg(bases[0], lora)),
+            test_pipeline=TEST_PIPELINE,
+            test_dataloader=dict(
+                dataset=dict(type='BaseSegDataset', metainfo=META))))
 
     folder = tmp_path / 'folder'
     checkpoint_to_folder(config(LORA), path, folder)
