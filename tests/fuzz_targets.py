@@ -354,7 +354,10 @@ def _config_target() -> Target:
         whole = json.loads(data)
         while True:
             changed = change_json(rng, whole)
-            if _types(changed) == _types(whole):
+            # Empty arguments of diffusers are those of Stable Diffusion, at full size.
+            network = changed.get('network')
+            if _types(changed) == _types(whole) and not (
+                    isinstance(network, dict) and network.get('unet') == {}):
                 return {name: json.dumps(changed).encode()}
 
     def _types(value: object) -> list:

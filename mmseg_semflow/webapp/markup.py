@@ -1,7 +1,6 @@
 """What the page shows and reads, as strings: labels as colours, HTML, PNGs."""
 
 import base64
-import binascii
 import html
 import io
 from pathlib import Path
@@ -92,10 +91,11 @@ def from_url(url: str, max_side: int = 4096) -> np.ndarray:
     """
     try:
         data = base64.b64decode(url.partition('base64,')[2], validate=True)
-        check_size('the mask on the canvas', io.BytesIO(data), max_side)
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except (binascii.Error, cv2.error):
-        picture = None
+        picture_size(io.BytesIO(data))
+    except ValueError as error:
+        raise ValueError('there is no mask on the canvas') from error
+    check_size('the mask on the canvas', io.BytesIO(data), max_side)
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         raise ValueError('there is no mask on the canvas')
     return picture[..., ::-1]
