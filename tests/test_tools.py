@@ -276,7 +276,9 @@ def test_imports_are_prepared(given, left, monkeypatch):
         with _startup.imports():
             assert not gc.isenabled()
             assert os.environ == dict(
-                NO_ALBUMENTATIONS_UPDATE=left, GOMP_SPINCOUNT='7')
+                NO_ALBUMENTATIONS_UPDATE=left,
+                GOMP_SPINCOUNT='7',
+                OPENCV_IO_MAX_IMAGE_PIXELS=str(2**28))
         assert gc.isenabled() and gc.get_freeze_count() > before
         gc.unfreeze()
 
