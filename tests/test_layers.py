@@ -168,14 +168,18 @@ from mmengine.fileio.backends import registry_utils
 from mmengine.registry import METRICS
 from mmengine.runner import CheckpointLoader
 
+def others(parts):
+    return {name: part for name, part in parts.items()
+            if not part.__module__.startswith('mmseg_semflow.')}
+
 def surroundings():
     return dict(
         environ=dict(os.environ),
         safe_globals=torch.serialization.get_safe_globals(),
         schemes=dict(CheckpointLoader._schemes),
-        backends=dict(registry_utils.backends),
-        prefixes=dict(registry_utils.prefix_to_backends),
-        clients=dict(FileClient._backends),
+        backends=others(registry_utils.backends),
+        prefixes=others(registry_utils.prefix_to_backends),
+        clients=others(FileClient._backends),
         threads=torch.get_num_threads(),
         grad=torch.is_grad_enabled(),
         dtype=torch.get_default_dtype(),
