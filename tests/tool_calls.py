@@ -3,6 +3,7 @@
 The conftest.py of a folder takes the fixtures that its tests need from here.
 """
 
+import logging
 import runpy
 import shutil
 import sys
@@ -55,6 +56,9 @@ def call_tool(monkeypatch, capsys):
             runpy.run_path(str(TOOLS / name), run_name='__main__')
         except SystemExit as error:
             reason = error.code and str(error.code)
+        finally:
+            # Some tools are silent for the rest of their process.
+            logging.disable(logging.NOTSET)
         assert (reason is not None) == fails, reason
         said = capsys.readouterr()
         return f'{said.out}{said.err}{reason}'
