@@ -111,9 +111,12 @@ def test_unet_weights_from_our_checkpoint(tmp_path, name):
 def test_missing_folder_says_what_to_put_there(tmp_path, width, base, repository):
     net = build_unet(sd_folder=str(tmp_path / 'none'))
     net.unet.register_to_config(cross_attention_dim=width)
-    with pytest.raises(FileNotFoundError,
-                       match=f'Put {base} in .*huggingface-cli download {repository}'):
+    with pytest.raises(
+            FileNotFoundError,
+            match=f'Put {base} in .*huggingface-cli download {repository} ') as error:
         net.init_weights()
+    # From a single file only the first can be made.
+    assert ('ldm2diffusers.py' in str(error.value)) == (width == 768)
 
 
 @pytest.mark.parametrize('part', ['unet', 'tokenizer', 'text_encoder'])
