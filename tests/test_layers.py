@@ -65,8 +65,9 @@ ALLOWED = {
     'engine': {'torch', 'mmengine', 'files', 'engine'},
     # Runs without OpenMMLab.
     'export': {
-        'torch', 'numpy', 'PIL', 'cv2', 'diffusers', 'huggingface_hub', *ONNX, 'flow',
-        'models', 'networks', 'pixels', 'registry', 'synthesis', 'export'
+        'torch', 'numpy', 'PIL', 'cv2', 'diffusers', 'huggingface_hub', *ONNX,
+        'extras', 'flow', 'models', 'networks', 'pixels', 'registry', 'synthesis',
+        'export'
     },
     'apis/checkpoint_conversion.py': {
         'torch', 'mmengine', 'mmseg', 'export', 'flow', 'models', 'networks', 'files',

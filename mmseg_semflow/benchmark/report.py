@@ -20,7 +20,7 @@ from typing import Callable, Dict, List, Optional, Sequence
 import torch
 
 from mmseg_semflow.apis.tables import Row, to_markdown
-from mmseg_semflow.files import write_bytes
+from mmseg_semflow.files import read_json, write_bytes
 
 Tables = Dict[str, List[Row]]
 # What became of a part. One that was begun by a command that ended, by its own limit
@@ -60,7 +60,7 @@ class PartResults:
         self.path = self.out / f'{name}.json'
         self.found = dict(status=None, seconds=0., note='', cases={})
         if self.path.is_file():
-            self.found = json.loads(self.path.read_text())
+            self.found = read_json(self.path)
 
     @property
     def status(self) -> Optional[str]:
@@ -131,7 +131,7 @@ def check_folder(out: Path, conditions: Row) -> None:
     """
     path = Path(out) / 'conditions.json'
     if path.is_file():
-        found = json.loads(path.read_text())
+        found = read_json(path)
         for key, value in conditions.items():
             if found.get(key) != value:
                 raise ValueError(

@@ -144,9 +144,7 @@ class ShardBackend(BaseStorageBackend):
 
     @property
     def _system(self) -> fsspec.AbstractFileSystem:
-        filesystem, options = self._key
-        # fsspec keeps one for a process; a forked one gets its own.
-        return fsspec.filesystem(filesystem, **dict(options))
+        return _system_of(self._key)
 
 
 class TarBackend(ShardBackend):
@@ -210,12 +208,18 @@ class ParquetBackend(ShardBackend):
         return found
 
 
+def _system_of(key: tuple) -> fsspec.AbstractFileSystem:
+    filesystem, options = key
+    # fsspec keeps one for a process; a forked one gets its own.
+    return fsspec.filesystem(filesystem, **dict(options))
+
+
 @cache
 def _index_tar(key: tuple, shard: str) -> Dict[str, Tuple[int, int]]:
     """Tell where the files of a tar file begin, and their sizes."""
-    system = fsspec.filesystem(key[0], **dict(key[1]))
     try:
-        with system.open(shard) as file, tarfile.open(fileobj=file, mode='r:') as tar:
+        with _system_of(key).open(shard) as file, \
+                tarfile.open(fileobj=file, mode='r:') as tar:
             return {
                 member.name.removeprefix('./'): (member.offset_data, member.size)
                 for member in tar if member.isreg()
@@ -256,7 +260,7 @@ def _parquet(key: tuple, shard: str) -> Iterator[Any]:
     except ImportError as error:
         raise MissingExtraError(f'parquet://{shard}', 'pyarrow', 'parquet',
                                 error) from error
-    with fsspec.filesystem(key[0], **dict(key[1])).open(shard) as file:
+    with _system_of(key).open(shard) as file:
         try:
             yield ParquetFile(file)
         # Arrow's own, and an OSError for pages that are damaged.

@@ -9,12 +9,13 @@ from typing import Any, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.extras import MissingExtraError
 from mmseg_semflow.models import RectifiedFlow, SemFlowModel
 from mmseg_semflow.models.prediction import check_prediction
 from mmseg_semflow.networks import VelocityUNet
 
 from .pipeline import SemFlowPipeline
-from .segmentor import NOTE, ONNX, PROGRAM, check_suffix
+from .segmentor import NOTE, PROGRAM, check_suffix
 from .settings import VERSION
 
 # Above, the weights of an ONNX file stand beside it: protobuf ends at 2 GiB.
@@ -188,8 +189,7 @@ def _save_onnx(program: Any, path: Path, note: dict, opset: int) -> None:
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(f'{ONNX} files need onnxscript, which could not be imported '
-                          f"({error}): pip install 'mmseg_semflow[export]'") from error
+        raise MissingExtraError(str(path), 'onnxscript', 'export', error) from error
     found = torch.onnx.export(
         program, (), dynamo=True, opset_version=opset, verbose=False,
         input_names=['image'], output_names=['label_map', 'map'])

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.extras import MissingExtraError
 from mmseg_semflow.flow import PseudoMaskCodec, average_windows
 
 from .preparation import Picture, Preparation, labels_of, to_rgb
@@ -175,8 +176,7 @@ def _load_onnx(path: Path) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ImportError(f'{path} needs onnxruntime, which could not be imported '
-                          f"({error}): pip install 'mmseg_semflow[export]'") from error
+        raise MissingExtraError(str(path), 'onnxruntime', 'export', error) from error
     try:
         session = onnxruntime.InferenceSession(
             str(path), providers=onnxruntime.get_available_providers())

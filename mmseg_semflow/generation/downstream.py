@@ -23,7 +23,7 @@ from mmseg_semflow.apis.loading import name_of
 from mmseg_semflow.apis.tables import Row, keys_of, to_csv, to_markdown
 from mmseg_semflow.datasets.layout import check_layout
 from mmseg_semflow.engine.settings import flatten
-from mmseg_semflow.files import write_bytes
+from mmseg_semflow.files import read_json, write_bytes
 from mmseg_semflow.synthesis.gallery import to_png
 
 ARMS = REAL, GENERATED, BOTH = 'real', 'generated', 'both'
@@ -124,7 +124,7 @@ class Downstream:
         _check_config(cfg)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         self.cfg = cfg
-        self.corruptions, self.severity = list(corruptions), severity
+        self.severity = severity
         # Before the long runs.
         self.corrupted = {
             name: _corrupted(cfg, name, severity) for name in corruptions
@@ -249,8 +249,8 @@ class Downstream:
         found = dict(
             share=repr(self.share),
             distort=repr(self.distort),
-            corruptions=' '.join(self.corruptions) or 'none')
-        if self.corruptions:
+            corruptions=' '.join(self.corrupted) or 'none')
+        if self.corrupted:
             found['severity'] = repr(self.severity)
         found |= self._digests
         for name in _COMPARED:
@@ -265,7 +265,7 @@ class Downstream:
         path = self.folder(arm, seed) / SETTINGS
         if not path.is_file():
             return
-        found, now = json.loads(path.read_text()), self.settings(arm, seed)
+        found, now = read_json(path), self.settings(arm, seed)
         for key in {**now, **found}:
             if found.get(key) != now.get(key):
                 raise ValueError(
@@ -296,7 +296,7 @@ class Downstream:
                 print(', is done')
             else:
                 self._run(arm, seed)
-            yield self._row(arm, seed, json.loads(path.read_text()))
+            yield self._row(arm, seed, read_json(path))
 
     def _run(self, arm: str, seed: int) -> None:
         folder, cfg = self.folder(arm, seed), self.config(arm, seed)
@@ -321,8 +321,8 @@ class Downstream:
         ]
         if rare:
             row['rare'] = mean(rare)
-        if self.corruptions:
-            row['corrupted'] = mean(known[f'mIoU.{n}'] for n in self.corruptions)
+        if self.corrupted:
+            row['corrupted'] = mean(known[f'mIoU.{n}'] for n in self.corrupted)
         return {**row, **known}
 
     @property
@@ -342,8 +342,8 @@ class Downstream:
                  'standard error of their mean over the seeds.')
         if self.rare:
             text += f' rare: the mean of {", ".join(self.rare)}.'
-        if self.corruptions:
-            text += (f' corrupted: the mean of {", ".join(self.corruptions)}, of '
+        if self.corrupted:
+            text += (f' corrupted: the mean of {", ".join(self.corrupted)}, of '
                      f'severity {self.severity}.')
         return text
 

@@ -6,13 +6,14 @@ network receives: ``prompt``, (1, L, D), and where the base has one ``pooled``,
 (1, P), in float32.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from mmseg_semflow.files import read_json
 
 from .pretrained import PathLike, check_folder, name_folder
 
@@ -29,7 +30,7 @@ def _read(folder: PathLike, number: int,
     suffix = '' if number == 1 else f'_{number}'
     names = [f'tokenizer{suffix}', f'text_encoder{suffix}']
     check_folder(folder, *names, base=base)
-    config = json.loads((Path(folder) / names[1] / 'config.json').read_text())
+    config = read_json(Path(folder) / names[1] / 'config.json')
     name, = config['architectures']
     tokens = 'AutoProcessor' if name.startswith('Mistral3') else 'AutoTokenizer'
     tokenizer, encoder = (
@@ -164,14 +165,9 @@ def encode_prompts(folder: PathLike,
         FileNotFoundError: If the folder is not there.
         ValueError: If a text is too long.
     """
-    from transformers import CLIPTextModel, CLIPTokenizer
-    check_folder(folder, 'tokenizer', 'text_encoder')
     # Small enough to be read even by headers_alone().
     with unset_fake_temporarily():
-        tokenizer = CLIPTokenizer.from_pretrained(
-            folder, subfolder='tokenizer', local_files_only=True)
-        text_encoder = CLIPTextModel.from_pretrained(
-            folder, subfolder='text_encoder', local_files_only=True)
+        tokenizer, text_encoder = _read(folder, 1, '')
         length = tokenizer.model_max_length
         lengths = [len(tokenizer(text).input_ids) for text in texts]
         for text, count in zip(texts, lengths, strict=True):

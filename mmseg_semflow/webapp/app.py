@@ -16,7 +16,7 @@ from torch import nn
 
 from mmseg_semflow.apis import SemFlowInferencer
 from mmseg_semflow.flow import SOLVERS
-from mmseg_semflow.synthesis.pictures import has_colours, read_rgb
+from mmseg_semflow.synthesis.pictures import has_colours, picture_size, read_rgb
 
 from .markup import (
     FILES,
@@ -141,7 +141,7 @@ class _Actions:
         if upload is None:
             return None
         with _named(upload.path):
-            check_size(upload.path, upload.path, MAX_SIDE)
+            check_size(upload.path, picture_size(upload.path), MAX_SIDE)
             return read_rgb(upload.path)
 
     def new_image(self, image: Optional[np.ndarray], *sides: int) -> tuple:
@@ -212,7 +212,7 @@ class _Actions:
     @_errors_shown()
     def uploaded_mask(self, path: str) -> str:
         with _named(path):
-            check_size(path, path, MAX_SIDE)
+            check_size(path, picture_size(path), MAX_SIDE)
             palette = self.inferencer.palette if has_colours(path) else None
             labels = self.inferencer.read(path, palette)
         return self._to_canvas(labels.numpy())

@@ -4,7 +4,7 @@ import base64
 import html
 import io
 from pathlib import Path
-from typing import BinaryIO, Sequence, Union
+from typing import Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -91,19 +91,19 @@ def from_url(url: str, max_side: int = 4096) -> np.ndarray:
     """
     try:
         data = base64.b64decode(url.partition('base64,')[2], validate=True)
-        picture_size(io.BytesIO(data))
+        size = picture_size(io.BytesIO(data))
     except ValueError as error:
         raise ValueError('there is no mask on the canvas') from error
-    check_size('the mask on the canvas', io.BytesIO(data), max_side)
+    check_size('the mask on the canvas', size, max_side)
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         raise ValueError('there is no mask on the canvas')
     return picture[..., ::-1]
 
 
-def check_size(name: str, file: Union[str, BinaryIO], max_side: int) -> None:
-    """Raise a ValueError if a picture is larger, before it is decoded."""
-    height, width = picture_size(file)
+def check_size(name: str, size: Tuple[int, int], max_side: int) -> None:
+    """Raise a ValueError if a picture is of more rows or columns."""
+    height, width = size
     if max(height, width) > max_side:
         raise ValueError(f'{name} must have at most {max_side} rows and columns, but '
                          f'has {height} and {width}')
