@@ -1,8 +1,9 @@
-# semflow_more_noise_camvid320.py on CamVid's pictures of the day, with mmsegmentation's
+# The recipe in TAEF2's latents on CamVid's pictures of the day, with mmsegmentation's
 # colour augmentation before they are encoded, tested at dusk. Its codes and weights of
 # classes are those that were chosen on all of train.
 _base_ = [
-    './semflow_more_noise_camvid320.py', '../_base_/datasets/camvid_dusk.py'
+    '../semflow/semflow_taef2-unet_1xb8-3600_camvid-256x320.py',
+    '../_base_/datasets/camvid_dusk.py'
 ]
 train_pipeline = [
     *_base_.train_pipeline[:-1],

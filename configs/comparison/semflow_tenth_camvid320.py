@@ -1,7 +1,7 @@
-# semflow_more_noise_camvid320.py on a tenth of CamVid's labels: the 37 pictures that
+# The recipe in TAEF2's latents on a tenth of CamVid's labels: the 37 pictures that
 # tools/downstream.py --share 0.1 takes, in more views. Its codes and weights of
 # classes are those that were chosen on all of train.
-_base_ = './semflow_more_noise_camvid320.py'
+_base_ = '../semflow/semflow_taef2-unet_1xb8-3600_camvid-256x320.py'
 train_pipeline = [
     *_base_.train_pipeline[:-1],
     dict(type='PhotoMetricDistortion'), _base_.train_pipeline[-1]

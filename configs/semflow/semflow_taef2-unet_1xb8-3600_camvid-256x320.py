@@ -26,13 +26,13 @@ model = dict(
         channels_last=True,
         process=dict(
             type='RectifiedFlow',
-            mask_noise=0.5,
+            mask_noise=0.65,
             start_fraction=0.375,
             clean_fraction=0.125,
             end_fraction=0.125,
             time_grid=dict(image_to_mask=(10, 1))),
         # Deviations of the latents of pictures and of noisy masks.
-        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 0.95))],
+        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 1.04))],
         refiner=dict(
             type='LatentRefiner', latent_channels=32, num_classes=11, scale=0.2),
         losses=[
@@ -44,12 +44,12 @@ model = dict(
             # Without it a single step leads to the blurred mean of all pictures.
             dict(
                 type='OneStepImageLoss',
-                weight=0.5,
+                weight=0.75,
                 loss=dict(
                     type='FeatureLoss',
                     network=dict(type='EfficientNetLiteFeatures', variant=1)),
-                last_fraction=0.125,  # those at t = 1
-                crop_size=(16, 24),
+                last_fraction=0.375,  # one of them at t = 1
+                crop_size=(12, 24),
                 begin=2500)
         ]))
 # A batch of latents is read in 10 ms: on two cores workers take more than they give.
@@ -63,7 +63,7 @@ train_dataloader = dict(
         num_views=3,
         crop_size=(192, 256),
         dataset=_base_.train_dataloader.dataset))
-max_iters = 3400
+max_iters = 3600
 param_scheduler = [
     _base_.param_scheduler[0],
     dict(_base_.param_scheduler[1], end=max_iters)

@@ -2,7 +2,7 @@
 # semflow_camvid_taef2.py.
 #   python tools/test.py configs/semflow_generator_camvid_taef2.py CHECKPOINT
 _base_ = [
-    './semflow_taef2-unet_1xb8-3400_camvid-256x320.py',
+    './semflow_taef2-unet_1xb8-3600_camvid-256x320.py',
     '../_base_/mmagic_runtime.py'
 ]
 globals().update(_base_.mmagic_runtime)
