@@ -1,5 +1,6 @@
 """Pixels and labels as tensors: small conversions that all rooms share."""
 
+import math
 from numbers import Integral
 from typing import Sequence, Tuple
 
@@ -31,6 +32,20 @@ def paint(label_map: Tensor, palette: Sequence[Sequence[int]]) -> Tensor:
     colours[:len(palette)] = torch.tensor(
         palette, dtype=torch.uint8).reshape(-1, 3)
     return colours[label_map.cpu().long()]
+
+
+def entropy_map(logits: Tensor) -> Tensor:
+    """Tell how undecided every pixel is between the classes.
+
+    Args:
+        logits (Tensor): Shape (num_classes, H, W), at least two classes.
+
+    Returns:
+        Tensor: Entropy of their softmax over that of equal probabilities, in [0, 1],
+        float32, shape (H, W).
+    """
+    logs = logits.float().log_softmax(0)
+    return -(logs.exp() * logs).sum(0) / math.log(len(logits))
 
 
 def check_palette(palette: Sequence[Sequence[int]], name: str) -> None:

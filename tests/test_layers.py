@@ -61,6 +61,7 @@ ALLOWED = {
         'evaluation'
     },
     'engine/synthesis_eval_hook.py': {'torch', 'mmengine', 'synthesis'},
+    'engine/visualizer.py': {'numpy', 'cv2', 'mmengine', 'mmseg', 'synthesis'},
     'engine/train_loop.py': {'torch', 'mmengine', 'datasets'},
     'engine': {'torch', 'mmengine', 'files', 'engine'},
     # Runs without OpenMMLab.
@@ -76,6 +77,9 @@ ALLOWED = {
     'apis/setup_check.py': {
         *TOOLBOX, 'packaging', 'datasets', 'engine', 'flow', 'models', 'networks',
         'safe_loading', 'apis'
+    },
+    'apis/calibration.py': {
+        'torch', 'matplotlib', 'scipy', 'mmengine', 'evaluation', 'synthesis', 'apis'
     },
     'apis': {
         *TOOLBOX, 'matplotlib', 'safetensors', 'datasets', 'files', 'flow',

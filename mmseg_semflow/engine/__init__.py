@@ -7,9 +7,10 @@ from .optim_wrapper import AutocastOptimWrapper
 from .strategies import PartialFSDPStrategy
 from .synthesis_eval_hook import SynthesisEvalHook
 from .train_loop import ResumableTrainLoop
+from .visualizer import EntropyVisualizer
 
 __all__ = [
-    'AtomicLocalBackend', 'AutocastOptimWrapper', 'PartialFSDPStrategy',
-    'ResumableTrainLoop', 'SafeCheckpointHook', 'StopOnInvalidLossHook',
-    'SynthesisEvalHook'
+    'AtomicLocalBackend', 'AutocastOptimWrapper', 'EntropyVisualizer',
+    'PartialFSDPStrategy', 'ResumableTrainLoop', 'SafeCheckpointHook',
+    'StopOnInvalidLossHook', 'SynthesisEvalHook'
 ]

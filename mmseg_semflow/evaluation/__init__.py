@@ -1,6 +1,7 @@
-"""Metrics of mask-to-image synthesis."""
+"""Metrics of both directions."""
 
 from .base import SynthesisMetric
+from .calibration import CalibrationError
 from .consistency import MaskConsistency
 from .detail import DetailRatio
 from .diversity import NoiseGain, SampleDiversity
@@ -10,7 +11,7 @@ from .perceptual import PerceptualDistance
 from .round_trip import RoundTrip
 
 __all__ = [
-    'DetailRatio', 'FeatureDistance', 'InceptionDistance', 'MaskConsistency',
-    'NoiseGain', 'PerceptualDistance', 'RoundTrip', 'SampleDiversity',
-    'SynthesisMetric'
+    'CalibrationError', 'DetailRatio', 'FeatureDistance', 'InceptionDistance',
+    'MaskConsistency', 'NoiseGain', 'PerceptualDistance', 'RoundTrip',
+    'SampleDiversity', 'SynthesisMetric'
 ]

@@ -1,6 +1,7 @@
 """How images are segmented: the settings of ``test_cfg``."""
 
 from contextlib import nullcontext
+from math import inf
 from typing import Optional
 
 import torch
@@ -16,7 +17,9 @@ from mmseg_semflow.pixels import to_uint8
 
 from .semflow_model import SemFlowModel
 
-KEYS = {'num_steps', 'solver', 'mode', 'dtype', 'seed', 'crop_size', 'stride'}
+KEYS = {
+    'num_steps', 'solver', 'mode', 'dtype', 'seed', 'crop_size', 'stride', 'temperature'
+}
 
 
 def prediction_settings(semflow: SemFlowModel, given: Optional[dict]) -> dict:
@@ -36,7 +39,8 @@ def prediction_settings(semflow: SemFlowModel, given: Optional[dict]) -> dict:
             solver=semflow.process.default_solver,
             mode='whole',
             dtype=None,
-            seed=0),
+            seed=0,
+            temperature=1.),
         **(given or {})
     }
 
@@ -53,6 +57,10 @@ def check_prediction(semflow: SemFlowModel, cfg: dict) -> None:
     if cfg['dtype'] not in (None, 'bfloat16'):
         raise ValueError("test_cfg.dtype must be None or 'bfloat16', "
                          f'but got {cfg["dtype"]!r}')
+    temperature = cfg['temperature']
+    if not (isinstance(temperature, (int, float)) and 0 < temperature < inf):
+        raise ValueError('test_cfg.temperature must be a number > 0, but got '
+                         f'{temperature!r}')
     if cfg['mode'] == 'slide':
         check_tiling(
             cfg.get('crop_size'), cfg.get('stride'),

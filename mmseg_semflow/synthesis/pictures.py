@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Iterator, List, Optional, Sequence, Tuple, Union
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps, PngImagePlugin
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from mmseg_semflow.files import write_bytes
 from mmseg_semflow.flow import PseudoMaskCodec
-from mmseg_semflow.pixels import check_palette
+from mmseg_semflow.pixels import check_palette, entropy_map
 
 NOTE = 'mmseg_semflow'
 MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff')
@@ -248,3 +249,17 @@ def read_record(path: Union[str, Path]) -> dict:
     except (ValueError, TypeError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def entropy_picture(logits: Tensor) -> np.ndarray:
+    """Colour the entropy of the softmax of logits, from dark, 0, to bright, 1.
+
+    Args:
+        logits (Tensor): See :func:`mmseg_semflow.pixels.entropy_map`.
+
+    Returns:
+        np.ndarray: RGB, uint8, shape (H, W, 3).
+    """
+    grey = (255 * entropy_map(logits)).round().byte().cpu().numpy()
+    return np.ascontiguousarray(
+        cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1])

@@ -16,7 +16,12 @@ from torch import nn
 
 from mmseg_semflow.apis import SemFlowInferencer
 from mmseg_semflow.flow import SOLVERS
-from mmseg_semflow.synthesis.pictures import has_colours, picture_size, read_rgb
+from mmseg_semflow.synthesis.pictures import (
+    entropy_picture,
+    has_colours,
+    picture_size,
+    read_rgb,
+)
 
 from .markup import (
     FILES,
@@ -154,9 +159,11 @@ class _Actions:
         if image is None:
             raise ValueError('there is no image to segment')
         with self.limited:
-            labels = self.inferencer.segment(
-                image, solver=solver, num_steps=num_steps)
-        return (labels, overlay(image, labels, self.colours),
+            found = self.inferencer.segment(
+                image, solver=solver, num_steps=num_steps, return_datasamples=True)
+        labels = found.pred_sem_seg.data[0].cpu().numpy()
+        entropy = entropy_picture(found.seg_logits.data)
+        return (labels, overlay(image, labels, self.colours, entropy),
                 legend(labels, self.classes, self.colours), _room(with_path))
 
     @_errors_shown()
@@ -336,6 +343,7 @@ def _build_page(inferencer: SemFlowInferencer, seconds: float) -> Any:
                 test_cfg.get('solver', inferencer.semflow.process.default_solver),
                 test_cfg.get('num_steps', 25))
             opacity = slider(0, 1, 0.6, 0.05, 'Opacity')
+            unsure = gr.Checkbox(False, label='Uncertainty', min_width=100)
             with_image_path = gr.Checkbox(True, label='Trajectory',
                                           min_width=100)
             segment = gr.Button('Segment', variant='primary', min_width=120)
@@ -388,6 +396,7 @@ def _build_page(inferencer: SemFlowInferencer, seconds: float) -> Any:
                 actions.image_path, [image, *image_how, with_image_path],
                 image_path, **on_model)
         opacity.change(None, opacity, js='setOpacity', **quick)
+        unsure.change(None, unsure, js='showEntropy', **quick)
         for event, action, inputs in (
                 (page.load, actions.empty_mask, sides),
                 (empty.click, actions.empty_mask, sides),

@@ -109,18 +109,22 @@ def check_size(name: str, size: Tuple[int, int], max_side: int) -> None:
                          f'has {height} and {width}')
 
 
-def overlay(image: np.ndarray, label_map: np.ndarray,
-            colours: np.ndarray) -> str:
+def overlay(image: np.ndarray, label_map: np.ndarray, colours: np.ndarray,
+            entropy: np.ndarray) -> str:
     """Lay coloured labels over an image, as HTML; the page sets the opacity.
 
     Args:
         image (np.ndarray): RGB, uint8, shape (H, W, 3).
         label_map (np.ndarray): Labels, shape (H, W).
         colours (np.ndarray): See :func:`brush_colours`.
+        entropy (np.ndarray): What lies there in their place if the page is asked
+            to, RGB, uint8, shape (H, W, 3).
     """
     layers = ''.join(
-        f'<img src="{to_url(picture)}" alt="{name}">' for name, picture in (
-            ('Image', image), ('Segmentation', paint(label_map, colours))))
+        f'<img src="{to_url(picture)}" alt="{name}" class="{name.lower()}">'
+        for name, picture in (('Image', image), ('Segmentation',
+                                                 paint(label_map, colours)),
+                              ('Entropy', entropy)))
     return f'<div class="layers">{layers}</div>'
 
 

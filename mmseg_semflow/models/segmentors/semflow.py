@@ -23,17 +23,17 @@ from ..prediction import (
 class PseudoMaskLogits(PixelData):
     """The ``seg_logits`` of a prediction, computed when they are read.
 
-    Holds the 3-channel ``pseudo_mask`` and the ``codec``; ``data``, of shape
-    (num_classes, H, W), takes memory only where something asks for it, as
-    test-time augmentation does. A metric, which gets the result as a dict,
-    finds ``pseudo_mask`` in it.
+    Holds the 3-channel ``pseudo_mask``, the ``codec`` and the ``temperature``;
+    ``data``, of shape (num_classes, H, W), takes memory only where something asks
+    for it, as test-time augmentation does. A metric, which gets the result as a
+    dict, finds these three in it.
     """
 
     @property
     def data(self) -> Tensor:
         """Tensor: Logits of all classes, shape (num_classes, H, W)."""
         pseudo_mask = torch.as_tensor(self.pseudo_mask)
-        return self.codec.logits(pseudo_mask[None])[0]
+        return self.codec.logits(pseudo_mask[None])[0] / self.temperature
 
 
 @MODELS.register_module()
@@ -56,9 +56,11 @@ class SemFlow(BaseSegmentor):
             ``crop_size`` and ``stride`` (height, width), or ``'none'`` to train
             a process that leads to no masks; ``dtype``, None or
             ``'bfloat16'`` for autocast; ``seed`` of a process that samples
-            noise, which SemFlow's does not. Defaults to None, which is
+            noise, which SemFlow's does not; ``temperature`` by which logits are
+            divided, so that their softmax is a calibrated probability
+            (``tools/calibrate.py`` finds it). Defaults to None, which is
             ``dict(num_steps=25, solver='euler', mode='whole', dtype=None,
-            seed=0)``.
+            seed=0, temperature=1)``.
         pretrained (str, optional): Not used; mmseg's tools pass it. Weights
             come from the parts of ``semflow``. Defaults to None.
         init_cfg (dict, optional): Initialisation config. Defaults to None.
@@ -126,7 +128,8 @@ class SemFlow(BaseSegmentor):
             Tensor: Logits, shape (B, num_classes, H, W).
         """
         maps = self.predict_map(inputs)
-        return maps if self._scored else self.semflow.codec.logits(maps)
+        logits = maps if self._scored else self.semflow.codec.logits(maps)
+        return logits / self.test_cfg['temperature']
 
     def loss(self, inputs: Tensor,
              data_samples: List[SegDataSample]) -> Dict[str, Tensor]:
@@ -179,16 +182,19 @@ class SemFlow(BaseSegmentor):
             ``seg_logits``, which are computed when they are read.
         """
         maps = self.predict_map(inputs)
+        temperature = self.test_cfg['temperature']
         if data_samples is None:
             data_samples = [SegDataSample() for _ in inputs]
         for found, sample in zip(maps, data_samples, strict=True):
             found = self._restore(found[None], sample.metainfo)
             labels = decode_map(self.semflow, found)
             if self._scored:
-                logits = PixelData(data=found[0])
+                logits = PixelData(data=found[0] / temperature)
             else:
                 logits = PseudoMaskLogits(pseudo_mask=found[0])
-                logits.set_field(self.semflow.codec, 'codec', field_type='metainfo')
+                for name, value in dict(
+                        codec=self.semflow.codec, temperature=temperature).items():
+                    logits.set_field(value, name, field_type='metainfo')
             sample.set_data(
                 dict(seg_logits=logits, pred_sem_seg=PixelData(data=labels)))
         return data_samples
