@@ -168,6 +168,33 @@ class CodeChoice:
         return best['codes']
 
 
+def widest_levels(num_classes: int,
+                  divisions: Optional[int] = None,
+                  spacing: Optional[int] = None) -> Tuple[int, int]:
+    """Tell with which levels per channel colours lie farthest apart.
+
+    Args:
+        num_classes (int): Number of classes.
+        divisions (int, optional): Levels per channel, k. Defaults to None, the
+            least of which there are enough colours, at least 2.
+        spacing (int, optional): Their distance s. Defaults to None, the widest
+            that Eq. 7 allows.
+
+    Returns:
+        Tuple[int, int]: k and s.
+
+    Raises:
+        ValueError: If ``divisions`` is below 2.
+    """
+    if divisions is None:
+        divisions = 2
+        while divisions**3 < num_classes:
+            divisions += 1
+    if divisions < 2:
+        raise ValueError(f'divisions must be >= 2, but got {divisions}')
+    return divisions, 254 // (divisions - 1) if spacing is None else spacing
+
+
 def _blurred(shares: Tensor, std: float) -> Tensor:
     """Blur (C, H, W) by a Gaussian."""
     radius = int(3 * std)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmseg_semflow.apis import code_choice
-from mmseg_semflow.apis.code_choice import CodeChoice
+from mmseg_semflow.apis.code_choice import CodeChoice, widest_levels
 from tiny import runner_cfg
 
 
@@ -61,3 +61,37 @@ def test_blur_keeps_shares():
 def test_too_few_colours(choice):
     with pytest.raises(ValueError, match='make 1 colours, too few for 5 classes'):
         choice.search(1, 127)
+
+
+@pytest.mark.parametrize('num_classes, levels', [
+    (2, (2, 254)), (8, (2, 254)), (9, (3, 127)), (11, (3, 127)), (27, (3, 127)),
+    (28, (4, 84)), (171, (6, 50))
+])
+def test_widest_levels(num_classes, levels):
+    assert widest_levels(num_classes) == levels
+    divisions, spacing = levels
+    assert (divisions - 1) * spacing < 255 and divisions**3 >= num_classes
+    assert widest_levels(num_classes, 6, 50) == (6, 50)
+
+
+def test_the_tool_checks_its_codes_by_the_autoencoder(
+        call_tool, shared_files, monkeypatch):
+    """Which loses nothing here: all labels come back."""
+    monkeypatch.setattr(code_choice, 'POINTS', 400)
+    said = call_tool(
+        'choose_codes.py', shared_files[0], '--num-images', 2, '--num-exchanges', 3,
+        '--num-round-trips', 2)
+    _, _, table = said.partition('labels after the autoencoder:')
+    rows = [line for line in table.splitlines()
+            if line.startswith(('| Eq. 7', '| config', '| chosen'))]
+    assert len(rows) == 3 and all(row.count('100') >= 2 for row in rows)
+    assert 'divisions=2, spacing=254, codes=(' in said
+    without = call_tool(
+        'choose_codes.py', shared_files[0], '--num-images', 2, '--num-exchanges', 3,
+        '--num-round-trips', 0)
+    assert 'autoencoder' not in without
+
+
+def test_wrong_levels(call_tool, shared_files):
+    assert 'divisions must be >= 2, but got 1' in call_tool(
+        'choose_codes.py', shared_files[0], '--divisions', 1, fails=True)
