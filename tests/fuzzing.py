@@ -482,8 +482,8 @@ class Fuzzer:
         folder = len(next(iter(target.corpus.values()))) > 1
         if not folder:
             name, data = next(iter(files.items()))
-            stem = [f'{number}', f'{number} \n', f'{number}\u00fc{{}}%s',
-                    os.fsdecode(b'%d\xff\xfe' % number), f'-{number}'][
+            stem = [f'input{number}', f'input{number} \n', f'input{number}\u00fc{{}}%s',
+                    os.fsdecode(b'input%d\xff\xfe' % number), f'-input{number}'][
                         int(rng.integers(5))]
             path = self.folder / (stem + Path(name).suffix)
             path.write_bytes(data)

@@ -253,7 +253,7 @@ def check_config(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None
     if not Path(folder, subfolder, 'config.json').is_file():
         raise FileNotFoundError(
             f'{name_folder(folder, subfolder)} has no config.json')
-    with _naming(folder, subfolder):
+    with naming_part(folder, subfolder):
         found = module.load_config(
             folder, subfolder=subfolder, local_files_only=True)
         found_class = found.get('_class_name', own_class)
@@ -263,7 +263,7 @@ def check_config(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None
             f'{name_folder(folder, subfolder)} is of the class '
             f'{found_class}, but this config{of_base} has {own_class}: '
             'they must be the same')
-    with _naming(folder, subfolder), torch.device('meta'):
+    with naming_part(folder, subfolder), torch.device('meta'):
         found = type(module).from_config(found).config
     # As json has them, in which there are no tuples.
     own, theirs = (
@@ -278,11 +278,14 @@ def check_config(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None
 
 
 @contextmanager
-def _naming(folder: PathLike, subfolder: str) -> Iterator[None]:
-    """Name in errors of diffusers, of whatever kind, the part that is damaged."""
+def naming_part(folder: PathLike, subfolder: str) -> Iterator[None]:
+    """Name in errors of others, of whatever kind, the part that is damaged."""
     try:
         yield
     except Exception as error:
+        if isinstance(error, (FileNotFoundError, ValueError)) and \
+                str(folder) in str(error):
+            raise
         raise ValueError(
             f'{name_folder(folder, subfolder)} cannot be read as a part of '
             f"diffusers' layout: {error}") from error
@@ -304,7 +307,7 @@ def load_part(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
     if not any(Path(folder, subfolder).glob(f'{WEIGHTS}*')):
         raise FileNotFoundError(
             f'{name_folder(folder, subfolder)} has no weights, no {WEIGHTS}.*')
-    with _naming(folder, subfolder):
+    with naming_part(folder, subfolder):
         loaded, keys = type(module).from_pretrained(
             folder,
             subfolder=subfolder,

@@ -9,6 +9,7 @@ from functools import cache, partial
 import pytest
 import torch
 from mmengine.registry import FUNCTIONS, MODELS
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bases import PARTS, network_of, parts_of, write_base
@@ -362,6 +363,35 @@ def test_missing_text_encoders_are_named(name, base, tmp_path):
             FileNotFoundError,
             match=f'{name}/text_encoder_2 is not a folder.*Put {NAMES[name]}'):
         net.init_weights()
+
+
+def without(path, key):
+    weights = load_file(path)
+    del weights[key]
+    save_file(weights, path, metadata=dict(format='pt'))
+
+
+@pytest.mark.parametrize('file, harm, match', [
+    ('text_encoder/model.safetensors',
+     lambda path: without(path, 'encoder.final_layer_norm.weight'),
+     'text_encoder .PixArt. lacks 1 of its weights, .*final_layer_norm.weight'),
+    ('text_encoder/model.safetensors', lambda path: path.write_bytes(b'half'),
+     'text_encoder .PixArt. cannot be read'),
+    ('text_encoder/config.json', lambda path: path.write_text('{}'),
+     'text_encoder .PixArt. cannot be read'),
+    ('text_encoder/config.json',
+     lambda path: path.write_text(path.read_text().replace('32', '"a"')),
+     'text_encoder .PixArt. cannot be read'),
+    ('tokenizer/tokenizer.json', lambda path: path.write_text('{"a'),
+     'tokenizer .PixArt. cannot be read')])
+def test_damaged_text_encoders_are_named(base, tmp_path, file, harm, match):
+    folder = shutil.copytree(base('pixart')[0], tmp_path / 'pixart')
+    harm(folder / file)
+    net = build('pixart')
+    net.sd_folder = str(folder)
+    with pytest.raises(ValueError, match=match):
+        net.init_weights()
+    assert not net.null_prompt.any()
 
 
 def test_text_encoders_of_another_base_are_named(base, tmp_path):
