@@ -1,6 +1,7 @@
 """Segmentation from one file, an ONNX file or one of ``torch.export``."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
@@ -209,6 +210,8 @@ class ExportedSegmentor:
 
 
 def _load_onnx(path: Path) -> Any:
+    # It would tell its makers of every start.
+    os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
     try:
         import onnxruntime
     except ImportError as error:

@@ -15,7 +15,13 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from mmseg_semflow.files import read_json
 
-from .pretrained import PathLike, check_folder, name_folder, naming_part
+from .pretrained import (
+    PathLike,
+    bounded_weights,
+    check_folder,
+    name_folder,
+    naming_part,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +37,7 @@ def _read(folder: PathLike, number: int,
     names = [f'tokenizer{suffix}', f'text_encoder{suffix}']
     check_folder(folder, *names, base=base)
     config = read_json(Path(folder) / names[1] / 'config.json')
-    with naming_part(folder, names[1]):
+    with naming_part(folder, names[1]), bounded_weights(folder, names[1]):
         name, = config['architectures']
         encoder, keys = getattr(transformers, name).from_pretrained(
             folder, subfolder=names[1], local_files_only=True,

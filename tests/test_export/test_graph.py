@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -210,6 +212,20 @@ def test_a_file_whose_graph_is_of_something_else(tmp_path):
     path.rename(bad)
     with pytest.raises(ValueError, match='must have a name in UTF-8'):
         ExportedSegmentor(bad)
+
+
+@pytest.mark.process
+def test_onnxruntime_tells_nobody(tmp_path):
+    """What it would send lies in a file of its own at first."""
+    pytest.importorskip('onnxruntime')
+    (tmp_path / 'a.onnx').write_bytes(exported_graph(json.dumps(NOTE_OF_FILE)))
+    env = {k: v for k, v in os.environ.items() if k != 'ORT_DISABLE_TELEMETRY'}
+    subprocess.run(
+        [sys.executable, '-c', 'from mmseg_semflow.export.segmentor import *;'
+         'ExportedSegmentor("a.onnx")'], cwd=tmp_path, check=True,
+        env=env | dict(HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path),
+                       PYTHONPATH=os.pathsep.join(sys.path)))
+    assert not list(tmp_path.rglob('*onnxruntime*'))
 
 
 def test_flipped_bits_of_a_program(tmp_path):

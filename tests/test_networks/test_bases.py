@@ -371,20 +371,34 @@ def without(path, key):
     save_file(weights, path, metadata=dict(format='pt'))
 
 
+def rewrite(**changes):
+
+    def harm(path):
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return harm
+
+
 @pytest.mark.parametrize('file, harm, match', [
     ('text_encoder/model.safetensors',
      lambda path: without(path, 'encoder.final_layer_norm.weight'),
      'text_encoder .PixArt. lacks 1 of its weights, .*final_layer_norm.weight'),
     ('text_encoder/model.safetensors', lambda path: path.write_bytes(b'half'),
+     'text_encoder/config.json declares more .*, or they are truncated'),
+    ('text_encoder/model.safetensors',
+     lambda path: path.write_bytes(path.read_bytes()[8:]),
      'text_encoder .PixArt. cannot be read'),
     ('text_encoder/config.json', lambda path: path.write_text('{}'),
      'text_encoder .PixArt. cannot be read'),
-    ('text_encoder/config.json',
-     lambda path: path.write_text(path.read_text().replace('32', '"a"')),
+    ('text_encoder/config.json', rewrite(d_model='a'),
      'text_encoder .PixArt. cannot be read'),
+    ('text_encoder/config.json', rewrite(num_layers=2**32),
+     'text_encoder/config.json declares more weights than the .* bytes of'),
+    ('transformer/config.json', rewrite(num_layers=2**32),
+     'transformer/config.json declares more weights than the .* bytes of'),
     ('tokenizer/tokenizer.json', lambda path: path.write_text('{"a'),
      'tokenizer .PixArt. cannot be read')])
-def test_damaged_text_encoders_are_named(base, tmp_path, file, harm, match):
+def test_damaged_parts_are_named(base, tmp_path, file, harm, match):
     folder = shutil.copytree(base('pixart')[0], tmp_path / 'pixart')
     harm(folder / file)
     net = build('pixart')
