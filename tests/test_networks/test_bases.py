@@ -292,6 +292,12 @@ def test_bad_types():
                           transformer=dict(type='UNet2DModel')))
 
 
+@pytest.mark.parametrize('name', ['sd21', 'sd3'])
+def test_a_prompt_has_tokens(name):
+    with pytest.raises(ValueError, match='prompt_length must be above 0, but got -1'):
+        build(name, prompt_length=-1)
+
+
 def test_a_class_that_diffusers_lacks(monkeypatch):
     older = types.ModuleType('diffusers')
     older.__version__ = '0.30.0'
