@@ -10,6 +10,8 @@
 # make fuzz SECONDS=60 SEED=0    feed damaged files to all that reads some
 # make faults COUNT=50 SEED=0    let writing fail at any moment, 6 x COUNT times
 # make licenses     list the licences of what is installed
+# make bom          write it as a bill of materials, dist/bom.cdx.json
+# make audit        ask the network for known vulnerabilities of it, by pip-audit
 # make benchmark    measure step, runner, inference and pipeline of the toy street
 # make gpu          measure all that a GPU does: docs/performance.md
 # make mmcv-ops     build mmcv's operators into .venv, for models that call them
@@ -27,7 +29,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 PARALLEL := -n 2 --dist worksteal
 
 .PHONY: demo test test-process test-browser test-cuda test-full-size \
-    test-oldest lint docs fuzz faults licenses benchmark gpu mmcv-ops
+    test-oldest lint docs fuzz faults licenses bom audit benchmark gpu mmcv-ops
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
@@ -66,6 +68,21 @@ faults: $(VENV)/installed
 
 licenses: $(VENV)/installed
 	$(BIN)/python tools/list_licenses.py
+
+bom: $(VENV)/installed
+	@mkdir -p dist
+	$(BIN)/python tools/list_licenses.py --bom > dist/bom.cdx.json
+
+# Of a mirror of OSV on this machine with
+# AUDIT='--vulnerability-service osv --osv-url http://127.0.0.1:PORT/v1/query'.
+AUDIT ?=
+audit: $(VENV)/installed
+	@mkdir -p dist
+	$(BIN)/python tools/list_licenses.py | grep -v '^mmseg-semflow' | \
+	    awk '{print $$1 "==" $$2}' > dist/installed.txt
+	test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && \
+	    .venv-audit/bin/pip install -q pip-audit; }
+	.venv-audit/bin/pip-audit --disable-pip --no-deps -r dist/installed.txt $(AUDIT)
 
 benchmark: $(VENV)/installed
 	$(BIN)/python tools/benchmark.py configs/semflow_toy.py

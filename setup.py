@@ -54,7 +54,7 @@ setup(
     ],
     extras_require=dict(
         dev=['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'playwright',
-             'tifffile'],
+             'axe-playwright-python', 'tifffile'],
         # The site. mkdocs 2 has no plugins.
         docs=['mkdocs>=1.6,<2', 'mkdocs-material>=9.6', 'mkdocstrings[python]>=0.28'],
         # FID, KID, LPIPS.

@@ -7,19 +7,23 @@ Start ``tools/demo_app.py`` and give its address:
 Every user sends the mask of a canvas, waits for its one picture, and asks again.
 A queue that is full is no error: the user waits a second. Printed are requests,
 errors, the median and 95th percentile of the seconds from asking to the picture, and
-how often users were served, fewest and most.
+how often users were served, fewest and most; with ``--pid`` of the server also its
+memory. Errors make it exit with 1.
 """
 
 import argparse
 import base64
 import json
+import re
 import struct
+import sys
 import threading
 import time
 import uuid
 import zlib
+from http.client import HTTPException
+from pathlib import Path
 from typing import Dict, List, Optional
-from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 OPENER = build_opener(ProxyHandler({}))
@@ -69,12 +73,10 @@ class User(threading.Thread):
                 ask(self.address, '/gradio_api/queue/join', self.body)
                 text = ask(self.address, '/gradio_api/queue/data?session_hash='
                            + self.body['session_hash'])
-            except HTTPError as error:
-                self.counts['full' if error.code == 503 else 'errors'] += 1
+            except (OSError, HTTPException) as error:
+                full = getattr(error, 'code', None) == 503
+                self.counts['full' if full else 'errors'] += 1
                 time.sleep(1)
-                continue
-            except OSError:
-                self.counts['errors'] += 1
                 continue
             done = [json.loads(line[5:]) for line in text.splitlines()
                     if 'process_completed' in line]
@@ -82,6 +84,12 @@ class User(threading.Thread):
                 self.latencies.append(time.monotonic() - start)
             else:
                 self.counts['errors'] += 1
+
+
+def memory(pid: int) -> int:
+    """Tell how many MB of memory a process of this machine has."""
+    status = Path(f'/proc/{pid}/status').read_text()
+    return int(re.search(r'VmRSS:\s*(\d+)', status)[1]) // 1024
 
 
 def main() -> None:
@@ -93,6 +101,7 @@ def main() -> None:
     parser.add_argument('--seconds', type=float, default=60)
     parser.add_argument('--steps', type=int, default=1)
     parser.add_argument('--size', type=int, nargs=2, default=(64, 96))
+    parser.add_argument('--pid', type=int, help='of the server, under Linux')
     args = parser.parse_args()
     address = args.address.rstrip('/')
     config = json.loads(ask(address, '/config'))
@@ -105,10 +114,12 @@ def main() -> None:
     data = [black_mask(*args.size), solver, args.steps, 0, False, 1]
     end = time.monotonic() + args.seconds
     users = [User(address, call['id'], data, end) for _ in range(args.users)]
+    megabytes = [memory(args.pid)] if args.pid else []
     for user in users:
         user.start()
-    for user in users:
-        user.join()
+    while any(user.is_alive() for user in users):
+        time.sleep(1)
+        megabytes += [memory(args.pid)] if args.pid else []
     latencies = sorted(value for user in users for value in user.latencies)
     served = [len(user.latencies) for user in users]
     full, errors = (sum(user.counts[k] for user in users) for k in ('full', 'errors'))
@@ -118,6 +129,11 @@ def main() -> None:
         print(f'seconds: median {latencies[len(latencies) // 2]:.2f}, p95 '
               f'{latencies[int(0.95 * (len(latencies) - 1))]:.2f}')
     print(f'served: {min(served)} to {max(served)} times each')
+    if megabytes:
+        print(f'MB of the server: {megabytes[0]} at first, '
+              f'{megabytes[len(megabytes) // 2]} at half, {megabytes[-1]} in the end, '
+              f'at most {max(megabytes)}')
+    sys.exit(bool(errors))
 
 
 if __name__ == '__main__':

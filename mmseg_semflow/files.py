@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Union
@@ -119,6 +120,28 @@ def read_json(path: Union[str, Path]) -> dict:
         raise ValueError(
             f'{path} must hold a JSON object, but it holds {type(found).__name__}')
     return found
+
+
+def check_records(path: Union[str, Path]) -> None:
+    """Raise a ValueError if records of what torch wrote are damaged or too large.
+
+    torch looks at neither their check sums nor what they would unpack to.
+
+    Args:
+        path (str | Path): The file; what is no zip file is not looked at.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        unpacked = sum(record.file_size for record in file.infolist())
+        size = os.path.getsize(path)
+        if unpacked > size:
+            raise ValueError(
+                f'its records, which torch writes uncompressed, would take '
+                f'{unpacked:,} bytes, but the file has {size:,}')
+        damaged = file.testzip()
+    if damaged is not None:
+        raise ValueError(f'the check sum of its record {damaged} is wrong')
 
 
 def digest_of(path: Union[str, Path]) -> str:

@@ -2,7 +2,6 @@
 
 import os.path as osp
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any, Dict, Union
 
@@ -11,6 +10,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
+
+from .files import check_records
 
 try:
     from numpy._core.multiarray import _reconstruct, scalar
@@ -55,7 +56,7 @@ def load_from_local(filename: str, map_location: Any = 'cpu') -> Any:
     if not osp.isfile(filename):
         raise FileNotFoundError(f'{filename} can not be found.')
     try:
-        _check_records(filename)
+        check_records(filename)
         with torch.serialization.safe_globals(ALLOWED):
             return torch.load(
                 filename, map_location=map_location, weights_only=True)
@@ -65,25 +66,6 @@ def load_from_local(filename: str, map_location: Any = 'cpu') -> Any:
             f'checkpoint {filename} cannot be read: it is truncated, no '
             f'checkpoint, or holds more than weights '
             f'({str(error) or type(error).__name__})') from error
-
-
-def _check_records(filename: str) -> None:
-    """Raise a ValueError if records of a checkpoint are damaged or too large.
-
-    torch looks at neither their check sums nor what they would unpack to.
-    """
-    if not zipfile.is_zipfile(filename):
-        return
-    with zipfile.ZipFile(filename) as file:
-        unpacked = sum(record.file_size for record in file.infolist())
-        size = osp.getsize(filename)
-        if unpacked > size:
-            raise ValueError(
-                f'its records, which torch writes uncompressed, would take '
-                f'{unpacked:,} bytes, but the file has {size:,}')
-        damaged = file.testzip()
-    if damaged is not None:
-        raise ValueError(f'the check sum of its record {damaged} is wrong')
 
 
 def weights_in(loaded: Any, source: Union[str, Path]) -> Dict[str, Tensor]:

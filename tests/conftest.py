@@ -9,6 +9,8 @@ from functools import cache
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 # Before OpenCV is, as tools do it.
 os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(2**28))
+# Before onnxruntime is, which tells its makers of every start.
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 
 import mmengine.config.config  # noqa: E402
 import mmengine.runner.runner  # noqa: E402

@@ -1,9 +1,11 @@
 """What :mod:`fuzzing` feeds with damaged files: every reader of the package."""
 
 import hashlib
+import io
 import json
 import shutil
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Dict
 
@@ -19,6 +21,7 @@ from safetensors.torch import load_file, save
 from test_networks.test_single_file import UNET64, build_parts, single_file
 from torch import nn
 
+from bases import PARTS, parts_of, write_base
 from fuzzing import (
     Files,
     Target,
@@ -38,6 +41,8 @@ from mmseg_semflow.apis.loading import load_weights
 from mmseg_semflow.datasets.cached_latents import LatentCache
 from mmseg_semflow.datasets.file_tasks import read_pixels
 from mmseg_semflow.datasets.unreadable import naming_damaged_files
+from mmseg_semflow.export.pipeline import SemFlowPipeline
+from mmseg_semflow.export.segmentor import NOTE, ExportedSegmentor
 from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.generation.labelled_set import check_folder
 from mmseg_semflow.networks.diffusers_folder import single_file_to_folder
@@ -318,6 +323,128 @@ def _single_file_target(scratch: Path) -> Target:
     return Target({'sd.safetensors': {'sd.safetensors': whole}}, convert, change)
 
 
+def _base_target(scratch: Path) -> Target:
+    """Folders of other bases, each as the one folder of an input.
+
+    Read are the network, the empty prompt by tokenizers and text encoders, and the
+    autoencoder.
+    """
+    corpus = {}
+    for name in PARTS:
+        write_base(name, scratch / 'bases')
+        corpus[name] = {
+            f'{name}/{file}': data for file, data in
+            _inputs_of(scratch / 'bases' / name)['whole'].items()
+        }
+
+    def base(path: Path) -> None:
+        folder, = (p for p in path.iterdir() if p.name in PARTS)
+        for cfg in parts_of(folder.name, folder):
+            part = MODELS.build(cfg)
+            part.init_weights()
+            for name in ('unet', 'transformer', 'vae'):
+                file = folder / name / 'diffusion_pytorch_model.safetensors'
+                if hasattr(part, name) and file.is_file():
+                    own = getattr(part, name).state_dict()
+                    _check(all(
+                        torch.equal(own[key], value.to(own[key].dtype))
+                        or value.isnan().any()
+                        for key, value in load_file(file).items()))
+
+    return Target(corpus, base, lambda rng, files: (
+        change_header if rng.integers(2) else change_json_file)(rng, files))
+
+
+SEGMENTATION = dict(
+    mode='whole', num_steps=1, solver='euler', preparation=dict(
+        resize=dict(scale=[12, 8], keep_ratio=False, backend='cv2',
+                    interpolation='bilinear'),
+        pad=dict(size_divisor=8, value=0)))
+SETTINGS = dict(
+    version=1, classes=META['classes'], palette=META['palette'],
+    segmentation=SEGMENTATION)
+NOTE_OF_FILE = dict(
+    SETTINGS, codec=CODEC, factor=4, divisor=4, size=None, scored=False)
+
+
+def _export_targets(scratch: Path) -> Dict[str, Target]:
+    """Folders of pipelines, and files of one network that doubles its picture."""
+    picture = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+
+    def valid(labels: np.ndarray) -> None:
+        _check(labels.dtype == np.int64 and labels.shape == picture.shape[:2])
+
+    def folder(path: Path) -> None:
+        pipe = SemFlowPipeline.from_pretrained(path, local_files_only=True)
+        _check(isinstance(pipe.classes, tuple) and isinstance(pipe.palette, list))
+
+    semflow = semflow_cfg()
+    settings = dict(
+        SETTINGS, model=semflow, reduce_zero_label=False, synthesis=dict(num_steps=2))
+    SemFlowPipeline(
+        MODELS.build(semflow), json.loads(json.dumps(settings))
+    ).save_pretrained(scratch / 'pipeline')
+    targets = dict(pipeline=Target(
+        _inputs_of(scratch / 'pipeline'), folder,
+        lambda rng, files: (change_header if rng.integers(2) else
+                            change_json_file)(rng, files)))
+
+    def segmentor(path: Path) -> None:
+        valid(ExportedSegmentor(path).segment(picture))
+
+    text = json.dumps(NOTE_OF_FILE)
+    files = {'program.pt2': exported_program(text)}
+    if find_spec('onnx') and find_spec('onnxruntime'):
+        files['graph.onnx'] = exported_graph(text)
+
+    def change_note(rng: np.random.Generator, files: Files) -> Files:
+        """Give one key of what the file says of itself another type."""
+        (name, _), = files.items()
+        made = exported_program if name.endswith('.pt2') else exported_graph
+        return {name: made(json.dumps(change_json(rng, json.loads(text))))}
+
+    targets['exported'] = Target(_alone(files), segmentor, change_note)
+    return targets
+
+
+class _Doubling(nn.Module):
+    """A segmentor's graph: labels that nobody reads, and a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((3, 1, 1), 2.))
+
+    def forward(self, image: torch.Tensor) -> tuple:
+        return image[:, 0], image * self.factor
+
+
+def exported_program(note: str) -> bytes:
+    buffer, side = io.BytesIO(), torch.export.Dim('side', min=2, max=1000)
+    other = torch.export.Dim('other', min=2, max=1000)
+    torch.export.save(
+        torch.export.export(
+            _Doubling(), (torch.zeros(1, 3, 8, 16), ),
+            dynamic_shapes=({2: side, 3: other}, ), strict=False), buffer,
+        extra_files={NOTE: note})
+    return buffer.getvalue()
+
+
+def exported_graph(note: str) -> bytes:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+    image, found = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 'high', 'wide'])
+        for name in ('image', 'map'))
+    graph = helper.make_graph(
+        [helper.make_node('Mul', ['image', 'factor'], ['map'])], 'doubling', [image],
+        [found], [numpy_helper.from_array(np.full((3, 1, 1), 2, np.float32), 'factor')])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)])
+    model.ir_version = 9
+    helper.set_model_props(model, {NOTE: note})
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
 def _shard_target(corpus: Dict[str, bytes], prefix: str) -> Target:
     def shard(path: Path) -> None:
         listed = fileio.list_dir_or_file(f'{prefix}://{path}', list_dir=False)
@@ -384,6 +511,8 @@ def make_targets(scratch: Path) -> Dict[str, Target]:
         **_picture_targets(scratch),
         **_weight_targets(scratch),
         **_folder_targets(scratch),
+        **_export_targets(scratch),
+        base=_base_target(scratch),
         single_file=_single_file_target(scratch),
         tar=_shard_target(tars(), 'tar'),
         parquet=_shard_target(parquets(), 'parquet'),

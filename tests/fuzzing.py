@@ -448,9 +448,10 @@ class Fuzzer:
         # The whole ones first.
         turn = number // len(self.targets)
         seeds = sorted(target.corpus)
-        seed = seeds[turn] if turn < len(seeds) else str(rng.choice(seeds))
+        whole = turn < len(seeds)
+        seed = seeds[turn] if whole else str(rng.choice(seeds))
         files = target.corpus[seed]
-        if turn >= len(seeds):
+        if not whole:
             if target.change is not None and not (
                     target.bytes_too and rng.integers(2)):
                 files = target.change(rng, files)
@@ -458,7 +459,7 @@ class Fuzzer:
                 others = [d for f in target.corpus.values() for d in f.values()
                           if len(d) < 10**6]
                 files = change_files(rng, files, others)
-        path = self._write(number, rng, files, target)
+        path = self._write(number, rng, files, target, whole)
         before = self._listed()
         with Watch() as watch:
             problem = self._judge(name, target, path)
@@ -477,14 +478,14 @@ class Fuzzer:
                 else made.unlink()
 
     def _write(self, number: int, rng: np.random.Generator, files: Files,
-               target: Target) -> Path:
-        """Write an input; single files under names of all kinds."""
+               target: Target, plain: bool) -> Path:
+        """Write an input; single files under names of all kinds, if not plain."""
         folder = len(next(iter(target.corpus.values()))) > 1
         if not folder:
             name, data = next(iter(files.items()))
-            stem = [f'{number}', f'{number} \n', f'{number}\u00fc{{}}%s',
-                    os.fsdecode(b'%d\xff\xfe' % number), f'-{number}'][
-                        int(rng.integers(5))]
+            stem = [f'input{number}', f'input{number} \n', f'input{number}\u00fc{{}}%s',
+                    os.fsdecode(b'input%d\xff\xfe' % number), f'-input{number}'][
+                        0 if plain else int(rng.integers(5))]
             path = self.folder / (stem + Path(name).suffix)
             path.write_bytes(data)
             if rng.integers(8) == 0:

@@ -10,7 +10,7 @@ from fuzz_targets import make_targets
 from fuzzing import Finding, Fuzzer, Target, limited_memory
 
 # About 20 seconds on an idle core.
-COUNT = int(os.environ.get('SEMFLOW_FUZZ_INPUTS', 1500))
+COUNT = int(os.environ.get('SEMFLOW_FUZZ_INPUTS', 1200))
 
 
 @pytest.fixture(scope='module')

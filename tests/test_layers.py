@@ -67,8 +67,8 @@ ALLOWED = {
     # Runs without OpenMMLab.
     'export': {
         'torch', 'numpy', 'PIL', 'cv2', 'diffusers', 'huggingface_hub', *ONNX,
-        'extras', 'flow', 'models', 'networks', 'pixels', 'registry', 'synthesis',
-        'export'
+        'arguments', 'extras', 'files', 'flow', 'models', 'networks', 'pixels',
+        'registry', 'synthesis', 'export'
     },
     'apis/checkpoint_conversion.py': {
         'torch', 'mmengine', 'mmseg', 'export', 'flow', 'models', 'networks', 'files',
@@ -106,7 +106,7 @@ ALLOWED = {
     },
     'registry.py': {'torch', 'mmengine'},
     'runtime.py': {'mmengine', 'engine', 'safe_loading'},
-    'safe_loading.py': {'torch', 'numpy', 'mmengine'},
+    'safe_loading.py': {'torch', 'numpy', 'mmengine', 'files'},
     'pixels.py': {'torch'},
     'arguments.py': set(),
     'extras.py': set(),

@@ -7,9 +7,11 @@ import itertools
 import os
 import re
 import runpy
+import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
@@ -639,6 +641,44 @@ train_dataloader = dict(dataset=dict(
     call(ROOT / 'tools/dist_train.sh', cached, 2, cwd=tmp_path)
     checkpoint = load_from_local(tmp_path / 'work/iter_4.pth')
     assert len(checkpoint['meta']['dataset_meta']['classes']) == 8
+
+
+@pytest.mark.process
+def test_a_rank_that_dies_ends_the_other(folder, tmp_path):
+    """Without a launcher that would see to it, and while the other waits for it."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    env = dict(os.environ, MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port),
+               WORLD_SIZE='2', CUDA_VISIBLE_DEVICES='')
+    command = [sys.executable, ROOT / 'tools/train.py', 'small.py', '--launcher',
+               'pytorch', '--work-dir', tmp_path, '--cfg-options',
+               'train_cfg.max_iters=10000', 'train_cfg.val_interval=10000']
+    said = tmp_path / 'said'
+    with said.open('w') as file:
+        ranks = [
+            subprocess.Popen(command, cwd=folder, stdout=file, stderr=file,
+                             env=env | dict(RANK=rank, LOCAL_RANK=rank))
+            for rank in '01'
+        ]
+    try:
+        end = time.monotonic() + 300
+        while not (tmp_path / 'iter_4.pth').exists():
+            assert time.monotonic() < end and ranks[0].poll() is None, said.read_text()
+            time.sleep(0.05)
+        ranks[1].send_signal(signal.SIGSTOP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            ranks[0].wait(3)
+        ranks[1].kill()
+        assert ranks[0].wait(60) == 1
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    assert re.search(r'RuntimeError: .*gloo.*(closed|reset) by peer', said.read_text())
+    for path in tmp_path.glob('*.pth'):
+        load_from_local(path)
+    assert not list(tmp_path.glob('*.partial'))
 
 
 @pytest.mark.process

@@ -201,6 +201,10 @@ class ParquetBackend(ShardBackend):
         group = next(i for i, end in enumerate(groups) if int(number) < end)
         begin = groups[group - 1] if group else 0
         values = _read_group(self._key, shard, group, column)
+        if len(values) != groups[group] - begin:
+            raise ValueError(
+                f'{shard} is damaged: group {group} of its rows should have '
+                f'{groups[group] - begin}, but has {len(values)}')
         value = values[int(number) - begin].as_py()
         found = value.get('bytes') if isinstance(value, dict) else value
         if found is None:

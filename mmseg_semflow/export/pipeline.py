@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import snapshot_download
 from PIL import Image
 
+from mmseg_semflow.files import read_json
 from mmseg_semflow.models import SemFlowModel
 from mmseg_semflow.models.prediction import (
     check_prediction,
@@ -24,7 +25,7 @@ from mmseg_semflow.synthesis.pictures import Palette, read_label_map
 from mmseg_semflow.synthesis.synthesizer import Synthesizer
 
 from .preparation import Picture, Preparation, labels_of, to_rgb
-from .settings import VERSION
+from .settings import KINDS, VERSION, check_kinds, naming_file
 
 INDEX, SETTINGS, CARD = 'model_index.json', 'semflow.json', 'README.md'
 
@@ -114,10 +115,13 @@ class SemFlowPipeline(DiffusionPipeline):
                 revision=revision,
                 token=token)
         settings = read_settings(folder)
-        semflow = MODELS.build(dict(settings['model'], type='SemFlowModel'))
+        with naming_file(folder / SETTINGS):
+            semflow = MODELS.build(dict(settings['model'], type='SemFlowModel'))
         folder_to_model(folder, semflow)
         card = folder / CARD
-        pipe = cls(semflow, settings, card.read_text('utf-8') if card.is_file() else '')
+        text = card.read_text('utf-8', 'replace') if card.is_file() else ''
+        with naming_file(folder / SETTINGS):
+            pipe = cls(semflow, settings, text)
         pipe._lay_out()
         return pipe if torch_dtype is None else pipe.to(torch_dtype)
 
@@ -313,6 +317,10 @@ def read_settings(folder: Path) -> dict:
         raise ValueError(f'{folder / SETTINGS} must have version={VERSION}, but got '
                          f'{settings.get("version")!r}: it was written by another '
                          'version of mmseg_semflow')
+    with naming_file(folder / SETTINGS):
+        check_kinds(settings, dict(
+            KINDS, model=dict, reduce_zero_label=bool, segmentation=Optional[dict],
+            synthesis=dict))
     return settings
 
 
@@ -321,14 +329,7 @@ def _read_json(path: Path) -> dict:
         raise FileNotFoundError(
             f'{path} is not a file, so that {path.parent} is no folder of a '
             'SemFlowPipeline: tools/model_converters/semflow2diffusers.py writes one')
-    try:
-        found = json.loads(path.read_text('utf-8'))
-    except ValueError as error:
-        raise ValueError(f'{path} is no JSON: {error}') from error
-    if not isinstance(found, dict):
-        raise ValueError(f'{path} must hold a JSON object, but got '
-                         f'{type(found).__name__}')
-    return found
+    return read_json(path)
 
 
 def _fetch(name: str, **kwargs) -> Path:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import fits
 from mmseg_semflow.synthesis.pictures import read_rgb
 
 # Names of mmcv and PIL, and those of OpenCV.
@@ -47,10 +48,26 @@ class Preparation:
         pad (dict, optional): ``size`` (height, width) or ``size_divisor``, to
             which is padded at the right and at the bottom, with ``value`` in
             [-1, 1]. Defaults to None, not padded.
+
+    Raises:
+        ValueError: If an argument is otherwise.
     """
 
     def __init__(self, resize: Optional[dict] = None,
                  pad: Optional[dict] = None) -> None:
+        if not (resize is None or _are(
+                resize, scale=Tuple[int, int], keep_ratio=bool, interpolation=str,
+                backend=str) and min(resize['scale']) > 0):
+            raise ValueError('resize must have scale (two numbers above 0), '
+                             'keep_ratio, interpolation and backend, but got '
+                             f'{resize!r}')
+        if resize is not None:
+            check_interpolation(resize['interpolation'], resize['backend'])
+        if not (pad is None or _are(pad, size_divisor=int, value=float)
+                and pad['size_divisor'] > 0
+                or _are(pad, size=Tuple[int, int], value=float)):
+            raise ValueError('pad must have size (height, width) or size_divisor '
+                             f'(above 0), and value, but got {pad!r}')
         self.resize = resize
         self.pad = pad
 
@@ -105,6 +122,12 @@ class Preparation:
     def settings(self) -> dict:
         """dict: Its arguments, as plain numbers."""
         return dict(resize=self.resize, pad=self.pad)
+
+
+def _are(found: Any, **kinds: Any) -> bool:
+    """Tell whether a dict has such keys, and no others."""
+    return fits(found, dict) and found.keys() == kinds.keys() and all(
+        fits(found[key], kind) for key, kind in kinds.items())
 
 
 def check_interpolation(interpolation: str, backend: str) -> None:

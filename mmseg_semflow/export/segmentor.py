@@ -1,18 +1,21 @@
 """Segmentation from one file, an ONNX file or one of ``torch.export``."""
 
 import json
+import os
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Sequence, Union
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import fits
 from mmseg_semflow.extras import MissingExtraError
-from mmseg_semflow.flow import PseudoMaskCodec, average_windows
+from mmseg_semflow.files import check_records
+from mmseg_semflow.flow import PseudoMaskCodec, average_windows, check_tiling
 
 from .preparation import Picture, Preparation, labels_of, to_rgb
-from .settings import VERSION
+from .settings import KINDS, VERSION, check_kinds, naming_file
 
 ONNX, PROGRAM = '.onnx', '.pt2'
 # Under this name a file says what it is.
@@ -23,8 +26,12 @@ def check_suffix(path: Path) -> str:
     """Tell by its name what a file is.
 
     Raises:
-        ValueError: If it ends otherwise.
+        ValueError: If it ends otherwise, or is no UTF-8, which both libraries want.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f'{path} must have a name in UTF-8: {error}') from error
     if path.suffix not in (ONNX, PROGRAM):
         raise ValueError(f'{path} must end in {ONNX} or {PROGRAM}')
     return path.suffix
@@ -39,6 +46,9 @@ class ExportedSegmentor:
     It has the interface of :class:`mmseg_semflow.apis.SemFlowInferencer` for
     segmentation, and needs neither OpenMMLab nor diffusers.
 
+    Files of ``torch.export`` are programs, parts of which torch unpickles: open those
+    that you trust. ONNX files execute nothing.
+
     Args:
         path (str | Path): The file, ``.onnx`` or ``.pt2``.
         channel_order (str): Order of the channels of arrays, ``'bgr'`` or
@@ -47,7 +57,7 @@ class ExportedSegmentor:
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If onnxruntime is not installed, for an ONNX file.
-        ValueError: If the file is of something else. It is named.
+        ValueError: If the file is damaged or of something else. It is named.
     """
 
     def __init__(self, path: Union[str, Path], channel_order: str = 'bgr') -> None:
@@ -63,17 +73,33 @@ class ExportedSegmentor:
         if note is None:
             raise ValueError(f'{path} is no segmentor of SemFlow: it does not say '
                              f'{NOTE}, as files of tools/export.py do')
-        self.note = json.loads(note)
-        if self.note.get('version') != VERSION:
-            raise ValueError(f'{path} must have version={VERSION}, but got '
-                             f'{self.note.get("version")!r}: it was written by another '
-                             'version of mmseg_semflow')
+        with naming_file(self.path):
+            self.note = json.loads(note)
+            self._check_note()
+            self.codec = PseudoMaskCodec(**self.note['codec'])
+            self.preparation = Preparation(**self.note['segmentation']['preparation'])
         self.channel_order = channel_order
-        self.codec = PseudoMaskCodec(**self.note['codec'])
         self.classes = tuple(self.note['classes'])
         self.palette = [list(colour) for colour in self.note['palette']]
         self.num_steps = self.note['segmentation']['num_steps']
-        self.preparation = Preparation(**self.note['segmentation']['preparation'])
+
+    def _check_note(self) -> None:
+        """Raise a ValueError if the file does not say what it must."""
+        version = fits(self.note, dict) and self.note.get('version')
+        if version != VERSION:
+            raise ValueError(f'it must have version={VERSION}, but got {version!r}: it '
+                             'was written by another version of mmseg_semflow')
+        check_kinds(self.note, dict(
+            KINDS, codec=dict, segmentation=dict, factor=int, divisor=int,
+            size=Optional[Tuple[int, int]], scored=bool))
+        how = self.note['segmentation']
+        check_kinds(how, dict(mode=str, num_steps=int, preparation=dict))
+        if min(self.note['factor'], self.note['divisor']) < 1:
+            raise ValueError('factor and divisor must be above 0, but got '
+                             f'{self.note["factor"]} and {self.note["divisor"]}')
+        if how['mode'] == 'slide':
+            check_tiling(how.get('crop_size'), how.get('stride'),
+                         ('crop_size', 'stride'))
 
     def check_model(self, settings: dict, name: str) -> None:
         """Raise a ValueError if the file is of another model than a folder.
@@ -169,10 +195,23 @@ class ExportedSegmentor:
                 f'{self.path} takes pictures whose sides are multiples of {divisor}, '
                 f'but the network would get {sides[0]}x{sides[1]} (height x width): '
                 f'export it with --size {sides[0]} {sides[1]}')
-        return self._run(padded)[..., :height, :width]
+        try:
+            found = self._run(padded)
+        # Of onnxruntime and torch, of many kinds.
+        except Exception as error:
+            raise ValueError(f'{self.path} cannot segment a picture of {sides[0]}x'
+                             f'{sides[1]} (height x width): {error}') from error
+        wanted = (1, self.codec.num_classes if self.note['scored'] else 3, *sides)
+        if found.shape != wanted or found.dtype != torch.float32:
+            raise ValueError(
+                f'{self.path} must compute a map of shape {wanted}, float32, but it is '
+                f'of {tuple(found.shape)}, {found.dtype}')
+        return found[..., :height, :width]
 
 
 def _load_onnx(path: Path) -> Any:
+    # It would tell its makers of every start.
+    os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
     try:
         import onnxruntime
     except ImportError as error:
@@ -180,10 +219,10 @@ def _load_onnx(path: Path) -> Any:
     try:
         session = onnxruntime.InferenceSession(
             str(path), providers=onnxruntime.get_available_providers())
+        note = session.get_modelmeta().custom_metadata_map.get(NOTE)
     # Of its own kinds, which have no other parent.
     except Exception as error:
         raise ValueError(f'{path} cannot be read as an ONNX file: {error}') from error
-    note = session.get_modelmeta().custom_metadata_map.get(NOTE)
 
     def run(pixels: Tensor) -> Tensor:
         found, = session.run(['map'], dict(image=pixels.numpy()))
@@ -195,6 +234,7 @@ def _load_onnx(path: Path) -> Any:
 def _load_program(path: Path) -> Any:
     files = {NOTE: ''}
     try:
+        check_records(path)
         program = torch.export.load(path, extra_files=files)
     except Exception as error:
         raise ValueError(

@@ -1,7 +1,11 @@
 """What a trained model is, as plain numbers and words in a JSON file."""
 
 import json
-from typing import Any, List, Optional
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator, List, Mapping, Optional
+
+from mmseg_semflow.arguments import fits
 
 from .preparation import check_interpolation
 
@@ -17,6 +21,34 @@ TRANSFORMS = dict(
     LoadAnnotations=None,
     Resize=('scale', 'keep_ratio', 'interpolation', 'backend'),
     PackSegInputs=None)
+
+
+# What folders and files say of their model.
+KINDS = dict(classes=List[str], palette=List[List[int]])
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Name in errors, of whatever kind, the file that describes a model wrongly."""
+    try:
+        yield
+    except (ImportError, FileNotFoundError):
+        raise
+    except Exception as error:
+        kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+        raise ValueError(
+            f'{path} does not describe a model rightly: {kind}{error}') from error
+
+
+def check_kinds(found: Mapping, kinds: Mapping) -> None:
+    """Raise a ValueError if one of some keys is missing or of another type."""
+    for key, kind in kinds.items():
+        if key not in found:
+            raise ValueError(f'it has no {key}')
+        if not fits(found[key], kind):
+            name = kind.__name__ if isinstance(kind, type) else \
+                str(kind).replace('typing.', '')
+            raise ValueError(f'{key} must be {name}, but got {found[key]!r}')
 
 
 def settings_of(cfg: Any, dataset_meta: dict, name: str) -> dict:

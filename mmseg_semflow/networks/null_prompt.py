@@ -15,7 +15,13 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from mmseg_semflow.files import read_json
 
-from .pretrained import PathLike, check_folder, name_folder
+from .pretrained import (
+    PathLike,
+    bounded_weights,
+    check_folder,
+    name_folder,
+    naming_part,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,12 +37,20 @@ def _read(folder: PathLike, number: int,
     names = [f'tokenizer{suffix}', f'text_encoder{suffix}']
     check_folder(folder, *names, base=base)
     config = read_json(Path(folder) / names[1] / 'config.json')
-    name, = config['architectures']
+    with naming_part(folder, names[1]), bounded_weights(folder, names[1]):
+        name, = config['architectures']
+        encoder, keys = getattr(transformers, name).from_pretrained(
+            folder, subfolder=names[1], local_files_only=True,
+            output_loading_info=True)
+    # transformers leaves these at random values.
+    if keys['missing_keys']:
+        raise ValueError(
+            f'{name_folder(folder, names[1])} lacks {len(keys["missing_keys"])} of '
+            f'its weights, for example {min(keys["missing_keys"])}')
     tokens = 'AutoProcessor' if name.startswith('Mistral3') else 'AutoTokenizer'
-    tokenizer, encoder = (
-        getattr(transformers, kind).from_pretrained(
-            folder, subfolder=subfolder, local_files_only=True)
-        for kind, subfolder in zip((tokens, name), names, strict=True))
+    with naming_part(folder, names[0]):
+        tokenizer = getattr(transformers, tokens).from_pretrained(
+            folder, subfolder=names[0], local_files_only=True)
     # T5 overflows in float16.
     return tokenizer, encoder.float() if encoder.dtype == torch.float16 else encoder
 
@@ -131,10 +145,10 @@ def fill_null(buffers: Null, folder: PathLike, base: str, encode: Any,
 
     Raises:
         FileNotFoundError: If the folder lacks one of them.
-        ValueError: If they do not fit the buffers.
+        ValueError: If they are damaged or do not fit the buffers.
     """
     # Read even by headers_alone().
-    with unset_fake_temporarily():
+    with unset_fake_temporarily(), naming_part(folder, 'text_encoder'):
         found = encode(folder, length, base)
     for key, buffer in buffers.items():
         if found[key].shape != buffer.shape:

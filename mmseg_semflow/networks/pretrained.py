@@ -1,16 +1,27 @@
 """Loading of diffusers' folders and of UNet weight files."""
 
 import hashlib
+import inspect
 import json
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Iterable, Iterator, Mapping, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Dict,
+    Iterable,
+    Iterator,
+    Mapping,
+    Optional,
+    Tuple,
+    Union,
+)
 
 import safetensors.torch
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from mmseg_semflow.files import read_json
 
@@ -253,7 +264,7 @@ def check_config(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None
     if not Path(folder, subfolder, 'config.json').is_file():
         raise FileNotFoundError(
             f'{name_folder(folder, subfolder)} has no config.json')
-    with _naming(folder, subfolder):
+    with naming_part(folder, subfolder):
         found = module.load_config(
             folder, subfolder=subfolder, local_files_only=True)
         found_class = found.get('_class_name', own_class)
@@ -263,8 +274,16 @@ def check_config(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None
             f'{name_folder(folder, subfolder)} is of the class '
             f'{found_class}, but this config{of_base} has {own_class}: '
             'they must be the same')
-    with _naming(folder, subfolder), torch.device('meta'):
-        found = type(module).from_config(found).config
+    with naming_part(folder, subfolder):
+        given = type(module).extract_init_dict(found)[0]
+    found = {
+        **{
+            name: parameter.default for name, parameter in
+            inspect.signature(type(module).__init__).parameters.items()
+            if parameter.default is not parameter.empty
+        },
+        **given
+    }
     # As json has them, in which there are no tuples.
     own, theirs = (
         json.loads(json.dumps({k: v for k, v in config.items() if k[0] != '_'}))
@@ -278,14 +297,46 @@ def check_config(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None
 
 
 @contextmanager
-def _naming(folder: PathLike, subfolder: str) -> Iterator[None]:
-    """Name in errors of diffusers, of whatever kind, the part that is damaged."""
+def naming_part(folder: PathLike, subfolder: str) -> Iterator[None]:
+    """Name in errors of others, of whatever kind, the part that is damaged."""
     try:
         yield
     except Exception as error:
+        if isinstance(error, (FileNotFoundError, ValueError)) and \
+                str(folder) in str(error):
+            raise
         raise ValueError(
             f'{name_folder(folder, subfolder)} cannot be read as a part of '
             f"diffusers' layout: {error}") from error
+
+
+@contextmanager
+def bounded_weights(folder: PathLike, subfolder: str) -> Iterator[None]:
+    """Build in this context no more weights than the files of a part have bytes.
+
+    A config of a few bytes may declare any number of layers.
+
+    Raises:
+        ValueError: If there are more.
+    """
+    path = Path(folder, subfolder)
+    size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    left = size
+
+    def count(module: nn.Module, name: str, weight: Optional[Tensor]) -> None:
+        nonlocal left
+        left -= 0 if weight is None else weight.numel()
+        if left < 0:
+            raise ValueError(
+                f'{path}/config.json declares more weights than the {size:,} bytes '
+                'of this folder can hold: it is of another model, or they are '
+                'truncated')
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def load_part(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
@@ -304,7 +355,11 @@ def load_part(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
     if not any(Path(folder, subfolder).glob(f'{WEIGHTS}*')):
         raise FileNotFoundError(
             f'{name_folder(folder, subfolder)} has no weights, no {WEIGHTS}.*')
-    with _naming(folder, subfolder):
+    with naming_part(folder, subfolder):
+        with bounded_weights(folder, subfolder), torch.device('meta'):
+            type(module).from_config(
+                type(module).load_config(
+                    folder, subfolder=subfolder, local_files_only=True))
         loaded, keys = type(module).from_pretrained(
             folder,
             subfolder=subfolder,

@@ -237,6 +237,8 @@ class VelocityTransformer(BaseModule):
                  gradient_checkpointing: bool = False) -> None:
         super().__init__()
         import diffusers
+        if prompt_length is not None and prompt_length < 1:
+            raise ValueError(f'prompt_length must be above 0, but got {prompt_length}')
         arguments = dict(transformer)
         name = arguments.pop('type', None)
         if name not in FORMS:

@@ -89,6 +89,8 @@ class VelocityUNet(BaseModule):
                  lora: Optional[dict] = None) -> None:
         super().__init__()
         from diffusers import UNet2DConditionModel
+        if prompt_length < 1:
+            raise ValueError(f'prompt_length must be above 0, but got {prompt_length}')
         self.unet = naming('unet', UNet2DConditionModel, **unet)
         self.sd_folder = sd_folder
         self.unet_weights = unet_weights

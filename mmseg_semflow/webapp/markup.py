@@ -158,7 +158,9 @@ def strip(pictures: np.ndarray, times: Sequence[float]) -> str:
                               interpolation=cv2.INTER_AREA)), t)
         for picture, t in zip(pictures, times, strict=True)
     ]
-    return f'<div class="strip">{"".join(figures)}</div>'
+    # It scrolls, by keys as well.
+    return ('<div class="strip" role="group" aria-label="Trajectory" tabindex="0">'
+            f'{"".join(figures)}</div>')
 
 
 def painter(classes: Sequence[str], colours: np.ndarray) -> str:

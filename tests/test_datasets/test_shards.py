@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from shipped import load, small
 
 from layouts import LAYOUTS
-from mmseg_semflow.datasets import UnreadableImageError, check_layout
+from mmseg_semflow.datasets import UnreadableImageError, check_layout, shards
 from mmseg_semflow.datasets.cached_latents import dataset_key
 from mmseg_semflow.datasets.shards import TarBackend
 
@@ -255,4 +255,14 @@ def test_a_damaged_page_is_named_with_its_shard(root, tmp_path):
     data[4:40] = bytes(36)
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r'a\.parquet must be a Parquet file, but'):
+        fileio.get(f'parquet://{path}/000000000.image')
+
+
+def test_a_group_of_fewer_rows_than_declared(root, monkeypatch):
+    pytest.importorskip('pyarrow')
+    path = sorted((root / 'parquet/val').iterdir())[0]
+    read = shards._read_group
+    monkeypatch.setattr(shards, '_read_group', lambda *args: read(*args)[:-1])
+    with pytest.raises(ValueError, match=r'parquet is damaged: group 0 of its rows '
+                       r'should have \d+, but has \d+'):
         fileio.get(f'parquet://{path}/000000000.image')

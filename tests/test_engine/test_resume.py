@@ -8,10 +8,13 @@ import copy
 import os
 import random
 import re
+import signal
 import socket
+import sys
 import time
 import zipfile
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 import torch
@@ -131,15 +134,26 @@ class Training:
             time.sleep(0.01)
         self.kill()
 
-    def kill_while_writing(self, after):
-        """Kill in the write of a checkpoint later than iteration ``after``."""
+    def wait_for_write(self, after):
+        """Wait for the write of a checkpoint later than iteration ``after``."""
         while self.running():
             for path in self.work_dir.glob('iter_*.partial'):
                 if int(re.findall(r'\d+', path.name)[0]) > after:
-                    self.kill()
                     return path
             time.sleep(0.01)
         raise AssertionError('the training ended before it could be killed')
+
+    def kill_while_writing(self, after):
+        """Kill in such a write."""
+        path = self.wait_for_write(after)
+        self.kill()
+        return path
+
+    def workers(self):
+        """List the processes that load data for the first rank."""
+        pid = self.processes[0].pid
+        children = Path(f'/proc/{pid}/task/{pid}/children').read_text()
+        return [int(child) for child in children.split()]
 
 
 def assert_same(a, b, name):
@@ -160,9 +174,10 @@ def assert_same(a, b, name):
 
 
 STATES = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
+WORKERS = 'workers_that_draw_pseudo_masks'
 CASES = {
     'alone': (1, {}),
-    'workers_that_draw_pseudo_masks': (1, {
+    WORKERS: (1, {
         'train_dataloader.dataset.pipeline': transforms_pipeline(),
         'train_dataloader.num_workers': 2,
         'train_dataloader.persistent_workers': True,
@@ -212,6 +227,32 @@ def test_killed_and_resumed_is_bit_identical(shared_street, tmp_path,
     for name in STATES:
         assert_same(resumed[name], final[name], name)
     assert not list(work_dir.glob('*.partial'))
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='reads /proc')
+def test_a_worker_that_is_killed_ends_the_training(shared_street, tmp_path,
+                                                   uninterrupted, capfd):
+    """In words, while a checkpoint is written, which is whole or not there."""
+    options = CASES[WORKERS][1]
+    training = Training(shared_street, tmp_path / 'killed', 1, options, slow=True)
+    written = training.wait_for_write(3)
+    worker = training.workers()[0]
+    os.kill(worker, signal.SIGKILL)
+    training.processes[0].join(60)
+    assert training.processes[0].exitcode == 1
+    assert f'DataLoader worker (pid {worker}) is killed' in capfd.readouterr().err
+    assert not written.exists()
+    done = list((tmp_path / 'killed').glob('iter_*.pth'))
+    assert done
+    for path in done:
+        load_from_local(str(path))
+    resumed = Training(shared_street, tmp_path / 'killed', 1, options).finish()
+    if WORKERS not in uninterrupted:
+        uninterrupted[WORKERS] = Training(
+            shared_street, tmp_path / 'whole', 1, options).finish(), None
+    for name in STATES:
+        assert_same(resumed[name], uninterrupted[WORKERS][0][name], name)
 
 
 def record(runner, rank=0):

@@ -1,7 +1,10 @@
 """The segmentor as one graph: files of ONNX and torch.export beside torch."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import torch
 
 from exported import write_picture, write_recipe
+from fuzz_targets import NOTE_OF_FILE, SEGMENTATION, exported_graph, exported_program
 from mmseg_semflow.apis.checkpoint_conversion import checkpoint_to_folder
 from mmseg_semflow.export.agreement import compare_labels, measure_latency
 from mmseg_semflow.export.graph import SegmentorGraph, export_segmentor
@@ -16,6 +20,7 @@ from mmseg_semflow.export.pipeline import SemFlowPipeline
 from mmseg_semflow.export.segmentor import ExportedSegmentor
 from mmseg_semflow.models import SymmetricFlow
 from mmseg_semflow.models.prediction import decode_map, predict_map
+from tiny import CODEC
 
 
 def write_folder(name, root):
@@ -170,6 +175,67 @@ def test_files_of_something_else(tmp_path):
     (tmp_path / 'a.onnx').write_bytes(b'broken')
     with pytest.raises(ValueError, match='a.onnx cannot be read as an ONNX file'):
         ExportedSegmentor(tmp_path / 'a.onnx')
+
+
+@pytest.mark.parametrize('write', [exported_program, exported_graph])
+@pytest.mark.parametrize('changed, match', [
+    (dict(codec=None), 'codec must be dict, but got None'),
+    (dict(codec=dict(CODEC, void_color=7)), 'void_color of PseudoMaskCodec must be'),
+    (dict(palette=[[0, 'a', 0]]), r'palette must be List\[List\[int\]\]'),
+    (dict(factor=0), 'factor and divisor must be above 0, but got 0 and 4'),
+    (dict(version=2), 'it must have version=1, but got 2'),
+    (dict(segmentation=dict(SEGMENTATION, num_steps='1')), 'num_steps must be int'),
+    (dict(segmentation=dict(SEGMENTATION, mode='slide')), 'crop_size'),
+    (dict(segmentation=dict(SEGMENTATION, preparation=dict(
+        resize=dict(scale=[1.5, 2])))), r'resize must have scale .*1.5'),
+    (dict(segmentation=dict(SEGMENTATION, preparation=dict(
+        pad=dict(size_divisor=0, value=0)))), 'pad must have'),
+    (None, 'Expecting')])
+def test_a_file_that_describes_itself_wrongly(write, changed, match, tmp_path):
+    path = tmp_path / ('a.pt2' if write is exported_program else 'a.onnx')
+    if write is exported_graph:
+        pytest.importorskip('onnxruntime')
+    path.write_bytes(write(
+        json.dumps(NOTE_OF_FILE | changed) if changed is not None else '{'))
+    with pytest.raises(ValueError, match=f'{path} does not describe .*{match}'):
+        ExportedSegmentor(path)
+
+
+def test_a_file_whose_graph_is_of_something_else(tmp_path):
+    """Its map has three channels, but as it says scores of five classes."""
+    path = tmp_path / 'a.pt2'
+    path.write_bytes(exported_program(json.dumps(NOTE_OF_FILE | dict(scored=True))))
+    with pytest.raises(ValueError, match=r'a.pt2 must compute a map of shape .1, 5, 8, '
+                       r'16.*, but it is of \(1, 3, 8, 16\)'):
+        ExportedSegmentor(path).segment(np.zeros((8, 12, 3), np.uint8))
+    bad = tmp_path / os.fsdecode(b'\xff.pt2')
+    path.rename(bad)
+    with pytest.raises(ValueError, match='must have a name in UTF-8'):
+        ExportedSegmentor(bad)
+
+
+@pytest.mark.process
+def test_onnxruntime_tells_nobody(tmp_path):
+    """What it would send lies in a file of its own at first."""
+    pytest.importorskip('onnxruntime')
+    (tmp_path / 'a.onnx').write_bytes(exported_graph(json.dumps(NOTE_OF_FILE)))
+    env = {k: v for k, v in os.environ.items() if k != 'ORT_DISABLE_TELEMETRY'}
+    subprocess.run(
+        [sys.executable, '-c', 'from mmseg_semflow.export.segmentor import *;'
+         'ExportedSegmentor("a.onnx")'], cwd=tmp_path, check=True,
+        env=env | dict(HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path),
+                       PYTHONPATH=os.pathsep.join(sys.path)))
+    assert not list(tmp_path.rglob('*onnxruntime*'))
+
+
+def test_flipped_bits_of_a_program(tmp_path):
+    """Of its weights, which torch does not look for."""
+    data = bytearray(exported_program(json.dumps(NOTE_OF_FILE)))
+    at = data.index(np.full(3, 2, np.float32).tobytes())
+    data[at + 2] ^= 1
+    (tmp_path / 'a.pt2').write_bytes(data)
+    with pytest.raises(ValueError, match='a.pt2 .*check sum of its record .*weight_0'):
+        ExportedSegmentor(tmp_path / 'a.pt2')
 
 
 def test_what_is_not_exported(pipe, tmp_path):

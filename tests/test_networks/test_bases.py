@@ -9,6 +9,7 @@ from functools import cache, partial
 import pytest
 import torch
 from mmengine.registry import FUNCTIONS, MODELS
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bases import PARTS, network_of, parts_of, write_base
@@ -291,6 +292,12 @@ def test_bad_types():
                           transformer=dict(type='UNet2DModel')))
 
 
+@pytest.mark.parametrize('name', ['sd21', 'sd3'])
+def test_a_prompt_has_tokens(name):
+    with pytest.raises(ValueError, match='prompt_length must be above 0, but got -1'):
+        build(name, prompt_length=-1)
+
+
 def test_a_class_that_diffusers_lacks(monkeypatch):
     older = types.ModuleType('diffusers')
     older.__version__ = '0.30.0'
@@ -362,6 +369,49 @@ def test_missing_text_encoders_are_named(name, base, tmp_path):
             FileNotFoundError,
             match=f'{name}/text_encoder_2 is not a folder.*Put {NAMES[name]}'):
         net.init_weights()
+
+
+def without(path, key):
+    weights = load_file(path)
+    del weights[key]
+    save_file(weights, path, metadata=dict(format='pt'))
+
+
+def rewrite(**changes):
+
+    def harm(path):
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return harm
+
+
+@pytest.mark.parametrize('file, harm, match', [
+    ('text_encoder/model.safetensors',
+     lambda path: without(path, 'encoder.final_layer_norm.weight'),
+     'text_encoder .PixArt. lacks 1 of its weights, .*final_layer_norm.weight'),
+    ('text_encoder/model.safetensors', lambda path: path.write_bytes(b'half'),
+     'text_encoder/config.json declares more .*, or they are truncated'),
+    ('text_encoder/model.safetensors',
+     lambda path: path.write_bytes(path.read_bytes()[8:]),
+     'text_encoder .PixArt. cannot be read'),
+    ('text_encoder/config.json', lambda path: path.write_text('{}'),
+     'text_encoder .PixArt. cannot be read'),
+    ('text_encoder/config.json', rewrite(d_model='a'),
+     'text_encoder .PixArt. cannot be read'),
+    ('text_encoder/config.json', rewrite(num_layers=2**32),
+     'text_encoder/config.json declares more weights than the .* bytes of'),
+    ('transformer/config.json', rewrite(num_layers=2**32),
+     'transformer/config.json declares more weights than the .* bytes of'),
+    ('tokenizer/tokenizer.json', lambda path: path.write_text('{"a'),
+     'tokenizer .PixArt. cannot be read')])
+def test_damaged_parts_are_named(base, tmp_path, file, harm, match):
+    folder = shutil.copytree(base('pixart')[0], tmp_path / 'pixart')
+    harm(folder / file)
+    net = build('pixart')
+    net.sd_folder = str(folder)
+    with pytest.raises(ValueError, match=match):
+        net.init_weights()
+    assert not net.null_prompt.any()
 
 
 def test_text_encoders_of_another_base_are_named(base, tmp_path):

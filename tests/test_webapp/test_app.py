@@ -363,6 +363,59 @@ def test_text_can_be_read(page):
         'matchMedia("(prefers-color-scheme: dark)").matches')
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize('page', ['light', 'dark'], indirect=True)
+def test_no_serious_fault_for_those_who_do_not_see_or_point(page, tmp_path):
+    """As axe-core judges a page with results of both directions on it."""
+    axe = pytest.importorskip('axe_playwright_python.sync_playwright').Axe()
+    cv2.imwrite(str(tmp_path / 'image.png'), np.full((24, 32, 3), 99, np.uint8))
+    page.set_input_files('#image input[type=file]', tmp_path / 'image.png')
+    click(page, 'Segment')
+    page.wait_for_selector('#image-path img')
+    click(page, 'Synthesise')
+    page.wait_for_selector('#mask-path img')
+    found = axe.run(page).response
+    assert len(found['passes']) > 15
+    faults = [
+        (rule['impact'], rule['id'], node['html'][:200], node['failureSummary'])
+        for rule in found['violations'] for node in rule['nodes']
+        if rule['impact'] in ('serious', 'critical')]
+    assert not faults, '\n'.join(map(str, faults))
+
+
+@pytest.mark.browser
+def test_a_browser_fetches_only_its_own_files(browser, address, files, tmp_path):
+    """Whatever it makes of dots and slashes before it asks."""
+    cv2.imwrite(str(tmp_path / 'own.png'), np.full((6, 8, 3), 99, np.uint8))
+    page = browser.new_page()
+    page.goto(address)
+    page.set_input_files('#image input[type=file]', tmp_path / 'own.png')
+    own = page.wait_for_selector('#image img[src*="own.png"]').get_attribute('src')
+    uploads = own.partition('file=')[2].rpartition('/')[0]
+    up = '../' * (uploads.count('/') + 1)
+    secret = str(files[0])
+    tried = [
+        secret, files[0].name, '/etc/passwd', f'file://{secret}', f'/{secret}',
+        f'{uploads}/{up}{secret}', f'{uploads}/{up}etc/passwd'
+    ]
+    tried += [path.replace('/', '%2f') for path in tried]
+    tried += [path.replace('..', '%2e%2e') for path in tried if '..' in path]
+    urls = [own, *(
+        f'{address}{route}{path}' for path in tried
+        for route in ('gradio_api/file=', 'file=', 'static/', 'assets/', ''))]
+    answers = page.evaluate(
+        """urls => Promise.all(urls.map(async url => {
+            const answer = await fetch(url);
+            return [url, answer.status, await answer.text()];
+        }))""", urls)
+    page.close()
+    assert answers.pop(0)[:2] == [own, 200]
+    assert len(answers) == len(urls) - 1 > 80
+    for url, status, text in answers:
+        assert 'default_scope' not in text and 'root:x:' not in text, url
+        assert status >= 400 or text.lstrip().startswith('<!doctype html>'), url
+
+
 @pytest.mark.process
 def test_listens_on_loopback_alone(address):
     port = int(address.rstrip('/').rpartition(':')[2])

@@ -68,8 +68,9 @@ def test_strip_names_the_times():
     text = strip(np.zeros((3, 512, 4, 3), np.uint8), [1., 0.5, 0.])
     times = [text.index(f't = {t}<') for t in ('1.00', '0.50', '0.00')]
     assert times == sorted(times)
-    url = text.split('"')[3]
+    url = text.partition('src="')[2].partition('"')[0]
     assert from_url(url).shape == (256, 2, 3)
+    assert 'tabindex="0"' in text and 'aria-label' in text  # it scrolls
 
 
 def test_painter_has_every_brush():
