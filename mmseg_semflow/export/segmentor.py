@@ -25,9 +25,25 @@ def check_suffix(path: Path) -> str:
     Raises:
         ValueError: If it ends otherwise.
     """
-    if path.suffix not in (ONNX, PROGRAM):
+    if not is_exported(path):
         raise ValueError(f'{path} must end in {ONNX} or {PROGRAM}')
     return path.suffix
+
+
+def is_exported(path: Any) -> bool:
+    """Tell by its name whether something is such a file."""
+    return isinstance(path, (str, Path)) and Path(path).suffix in (ONNX, PROGRAM)
+
+
+class _Graph(nn.Module):
+    """What runs, as a module, so that hooks can be registered."""
+
+    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.run(pixels)
 
 
 class ExportedSegmentor:
@@ -59,7 +75,8 @@ class ExportedSegmentor:
         if not self.path.is_file():
             raise FileNotFoundError(f'{path} is not a file: tools/export.py writes one')
         load = _load_onnx if suffix == ONNX else _load_program
-        self._run, note = load(self.path)
+        run, note = load(self.path)
+        self.graph = _Graph(run)
         if note is None:
             raise ValueError(f'{path} is no segmentor of SemFlow: it does not say '
                              f'{NOTE}, as files of tools/export.py do')
@@ -76,18 +93,22 @@ class ExportedSegmentor:
         self.preparation = Preparation(**self.note['segmentation']['preparation'])
 
     def check_model(self, settings: dict, name: str) -> None:
-        """Raise a ValueError if the file is of another model than a folder.
+        """Raise a ValueError if the file has another codec or other classes.
 
         Args:
-            settings (dict): Those of the folder, see :func:`settings_of`.
-            name (str): What the folder is called.
+            settings (dict): What it is compared with: ``model`` with the ``codec``,
+                and ``classes``, see :func:`settings_of`.
+            name (str): What has these settings.
         """
-        theirs = dict(codec=settings['model']['codec'], classes=settings['classes'])
-        for key, value in theirs.items():
-            if self.note[key] != value:
+        ours = dict(self.codec.spec, classes=self.classes)
+        theirs = dict(
+            PseudoMaskCodec(**settings['model']['codec']).spec,
+            classes=tuple(settings['classes']))
+        for key in {**ours, **theirs}:
+            if ours.get(key) != theirs.get(key):
                 raise ValueError(
-                    f'{self.path} was exported with {key}={self.note[key]}, but '
-                    f'{name} has {key}={value}')
+                    f'{self.path} was exported with {key}={ours.get(key)}, but {name} '
+                    f'has {key}={theirs.get(key)}')
 
     @torch.no_grad()
     def segment(self,
@@ -169,7 +190,7 @@ class ExportedSegmentor:
                 f'{self.path} takes pictures whose sides are multiples of {divisor}, '
                 f'but the network would get {sides[0]}x{sides[1]} (height x width): '
                 f'export it with --size {sides[0]} {sides[1]}')
-        return self._run(padded)[..., :height, :width]
+        return self.graph(padded)[..., :height, :width]
 
 
 def _load_onnx(path: Path) -> Any:

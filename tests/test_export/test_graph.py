@@ -117,7 +117,7 @@ def test_what_an_onnx_file_refuses(onnx_file, tmp_path):
 
 
 @pytest.mark.parametrize('key, change', [
-    ('codec', lambda s: s['model']['codec'].update(amplitude=7)),
+    ('amplitude', lambda s: s['model']['codec'].update(amplitude=7)),
     ('classes', lambda s: s['classes'].reverse())
 ])
 def test_a_file_of_another_model(onnx_file, pipe, tmp_path, key, change):
