@@ -234,17 +234,29 @@ except FileNotFoundError as error:
 """
 
 
+WITHOUT_A_NETWORK = ROUND_TRIP.replace(
+    "print(pipe.push_to_hub('owner/name', private=True, token='hf_none'))\n", '')
+
+
 @pytest.mark.process
 def test_push_to_hub_and_back(make, tmp_path):
-    """By HTTP, through diffusers' and the hub's own client."""
+    """By HTTP, through diffusers' and the hub's own client; then by its cache."""
     made = make()
-    environ = {**os.environ, 'HF_HOME': str(tmp_path), 'HF_HUB_DISABLE_XET': '1'}
-    with hub() as server:
-        done = subprocess.run(
-            [sys.executable, '-W', 'ignore', '-c', ROUND_TRIP, str(made.folder),
+
+    def run(script, url):
+        environ = dict(HF_ENDPOINT=url, HF_HOME=str(tmp_path), HF_HUB_DISABLE_XET='1')
+        return subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c', script, str(made.folder),
              str(made.picture)], capture_output=True, text=True,
-            env={**environ, 'HF_ENDPOINT': server.url})
+            env={**os.environ, **environ})
+
+    with hub() as server:
+        done = run(ROUND_TRIP, server.url)
         assert done.returncode == 0, f'{done.stderr}{server.asked}'
+    alone = run(WITHOUT_A_NETWORK, server.url)
+    assert alone.returncode == 0, alone.stderr
+    assert "'owner/other' is no folder here, and no model of this" in alone.stdout
+    assert 'Connection refused' in alone.stdout
     assert (server.repo, server.private) == ('owner/name', True)
     assert f'{server.url}/owner/name/commit/' in done.stdout
     assert "'owner/other' is no folder here, and no model of this" in done.stdout
@@ -252,6 +264,16 @@ def test_push_to_hub_and_back(make, tmp_path):
         p.relative_to(made.folder).as_posix(): p.read_bytes()
         for p in made.folder.rglob('*') if p.is_file()
     }
+
+
+def test_a_hub_name_without_a_network(reached, tmp_path, call_tool):
+    told = "'owner/name' is no folder here, and no model of this name could be had from"
+    with pytest.raises(FileNotFoundError, match=told):
+        SemFlowPipeline.from_pretrained('owner/name', cache_dir=tmp_path)
+    said = call_tool('export.py', 'owner/name', tmp_path / 'street.pt2', fails=True)
+    assert f'error: {told}' in said and not (tmp_path / 'street.pt2').exists()
+    # Both looked for it.
+    reached.clear()
 
 
 def test_arguments_that_break_a_rule(make, tmp_path):
