@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
         help=f'of {", ".join(BASES)}; default: all')
     parser.add_argument(
         '--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), default=(512, 1024),
-        help='of the pictures; default: 512 1024. DiT takes squares alone')
+        help='of the pictures; default: 512 1024. DiT takes squares alone, of HEIGHT')
     args = parser.parse_args()
     wrong = set(args.bases) - set(BASES)
     if wrong:
@@ -62,6 +62,8 @@ def memory_of(cfg: Config, size: Tuple[int, int]) -> int:
 
 def row_of(base: str, size: Tuple[int, int]) -> str:
     """Compute the costs of a base for one picture, as a row."""
+    if base == 'dit':
+        size = (size[0], size[0])
     cfg = Config.fromfile(CONFIGS / 'semflow_cityscapes.py')
     cfg.model = Config.fromfile(CONFIGS / f'_base_/models/semflow_{base}.py').model
     flops = count_flops(cfg, size)

@@ -345,7 +345,9 @@ def test_memory_of_the_gpus(gpus, free, level, text, cfg, monkeypatch):
 
 def test_the_real_estimate_tells_a_size_that_the_base_cannot_take(cfg):
     network, autoencoder = parts_of('dit')
-    cfg.model.semflow.update(network=network, autoencoder=autoencoder)
+    cfg.model = dict(
+        segmentor_cfg(network=network, autoencoder=autoencoder),
+        data_preprocessor=cfg.model.data_preprocessor)
     found = {finding.subject: finding for finding in SetupCheck(cfg).run()}
     assert found['GPU memory'].level == 'error'
     assert 'takes square latents alone, but got 12x16' in found['GPU memory'].text
