@@ -74,7 +74,7 @@ class ExportedSegmentor:
         suffix = check_suffix(self.path)
         if not self.path.is_file():
             raise FileNotFoundError(f'{path} is not a file: tools/export.py writes one')
-        load = _load_onnx if suffix == ONNX else _load_program
+        load = load_onnx if suffix == ONNX else _load_program
         run, note = load(self.path)
         self.graph = _Graph(run)
         if note is None:
@@ -193,7 +193,13 @@ class ExportedSegmentor:
         return self.graph(padded)[..., :height, :width]
 
 
-def _load_onnx(path: Path) -> Any:
+def load_onnx(path: Path) -> Any:
+    """Load an ONNX file: what runs it, and what it says of itself, or None.
+
+    Raises:
+        ImportError: If onnxruntime is not installed.
+        ValueError: If it cannot be read.
+    """
     try:
         import onnxruntime
     except ImportError as error:

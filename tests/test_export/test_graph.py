@@ -10,6 +10,7 @@ import torch
 
 from exported import write_picture, write_recipe
 from mmseg_semflow.apis.checkpoint_conversion import checkpoint_to_folder
+from mmseg_semflow.export import graph
 from mmseg_semflow.export.agreement import compare_labels, measure_latency
 from mmseg_semflow.export.graph import SegmentorGraph, export_segmentor
 from mmseg_semflow.export.pipeline import SemFlowPipeline
@@ -140,6 +141,23 @@ def test_other_weights_disagree(onnx_file, pipe, tmp_path):
     assert times.keys() == {'torch', 'street.onnx'} and min(times.values()) > 0
     with pytest.raises(ValueError, match='repeats must be >= 1, but got 0'):
         measure_latency(pipe, segmentor, picture, 0)
+
+
+@pytest.mark.parametrize('harm, match', [
+    (lambda run: lambda pixels: run(pixels) + 1, 'its maps differ from torch by '),
+    (lambda run: lambda pixels: run(pixels) * np.nan, 'differ from torch by nan')
+])
+def test_an_onnx_file_that_computes_something_else(
+        pipe, tmp_path, monkeypatch, harm, match):
+    """As torch writes some networks."""
+    pytest.importorskip('onnxscript')
+    pytest.importorskip('onnxruntime')
+    load = graph.load_onnx
+    monkeypatch.setattr(
+        graph, 'load_onnx', lambda path: (harm(load(path)[0]), None))
+    with pytest.raises(ValueError, match=f'street.onnx is not written: .*{match}'):
+        export_segmentor(pipe, tmp_path / 'street.onnx', size=(8, 8))
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_program_in_windows(folder, pipe, tmp_path):
