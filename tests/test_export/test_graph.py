@@ -7,7 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
 
+from bases import PARTS, parts_of
 from exported import write_picture, write_recipe
 from mmseg_semflow.apis.checkpoint_conversion import checkpoint_to_folder
 from mmseg_semflow.export import graph
@@ -15,8 +18,10 @@ from mmseg_semflow.export.agreement import compare_labels, measure_latency
 from mmseg_semflow.export.graph import SegmentorGraph, export_segmentor
 from mmseg_semflow.export.pipeline import SemFlowPipeline
 from mmseg_semflow.export.segmentor import ExportedSegmentor
+from mmseg_semflow.export.settings import settings_of
 from mmseg_semflow.models import SymmetricFlow
 from mmseg_semflow.models.prediction import decode_map, predict_map
+from tiny import META, TEST_PIPELINE, segmentor_cfg
 
 
 def write_folder(name, root):
@@ -141,6 +146,25 @@ def test_other_weights_disagree(onnx_file, pipe, tmp_path):
     assert times.keys() == {'torch', 'street.onnx'} and min(times.values()) > 0
     with pytest.raises(ValueError, match='repeats must be >= 1, but got 0'):
         measure_latency(pipe, segmentor, picture, 0)
+
+
+@pytest.mark.parametrize('name', [n for n, (net, _) in PARTS.items()
+                                  if 'transformer' in net])
+def test_a_transformer_as_a_program(name, tmp_path):
+    network, autoencoder = parts_of(name)
+    cfg = Config(dict(
+        model=segmentor_cfg(network=network, autoencoder=autoencoder),
+        test_pipeline=TEST_PIPELINE))
+    pipe = SemFlowPipeline(
+        MODELS.build(cfg.model.semflow), settings_of(cfg, META, 'the config'))
+    file = tmp_path / 'street.pt2'
+    with pytest.raises(ValueError, match='VelocityTransformer is for one size: give'):
+        export_segmentor(pipe, file)
+    export_segmentor(pipe, file, size=(24, 24))
+    picture = write_picture(tmp_path / 'picture.png', (24, 24))
+    found = compare_labels(pipe, ExportedSegmentor(file), [picture])
+    assert found.different <= 1 and found.margin < 1e-4, found
+    assert len(np.unique(pipe.segment(picture))) > 1
 
 
 @pytest.mark.parametrize('harm, match', [
