@@ -74,6 +74,9 @@ ALLOWED = {
         'torch', 'mmengine', 'mmseg', 'export', 'flow', 'models', 'networks', 'files',
         'apis'
     },
+    'apis/inferencer.py': {
+        *TOOLBOX, 'export', 'models', 'synthesis', 'apis'
+    },
     'apis/setup_check.py': {
         *TOOLBOX, 'packaging', 'datasets', 'engine', 'flow', 'models', 'networks',
         'safe_loading', 'apis'

@@ -26,9 +26,10 @@ from mmengine.registry import OPTIM_WRAPPERS
 import _startup
 from _options import add_cfg_options, read_config
 from mmseg_semflow.apis import load_model
+from mmseg_semflow.apis.costs import estimate_training_memory
 from mmseg_semflow.apis.sweep import StepSweep
 from mmseg_semflow.safe_loading import load_from_local
-from tiny import UNET, VAE
+from tiny import UNET, VAE, runner_cfg
 
 ROOT = Path(__file__).parents[1]
 TOOLS = sorted(
@@ -535,6 +536,18 @@ def test_benchmark_of_a_bases_time():
     zt, t = torch.randn(2, 48, 4, 6), torch.tensor([0.25, 0.5])
     twice = bench['Turned'](bench['Turned'](network))
     torch.testing.assert_close(twice(zt, t), network(zt, t))
+
+
+def test_benchmark_of_the_costs_of_bases(tmp_path):
+    bench = runpy.run_path(str(ROOT / 'benchmarks/base_costs.py'))
+    files = {path.stem for path in (ROOT / 'configs/_base_/models').glob('semflow_*')}
+    assert files - {f'semflow_{base}' for base in bench['BASES']} == {
+        'semflow_tiny', 'semflow_taef2', 'semflow_sd15_text_lora'}
+    # Where gradients are small, the estimate tells the same.
+    cfg, size = runner_cfg(tmp_path, tmp_path), (64, 96)
+    one, two = (
+        estimate_training_memory(cfg, count, size)['activations'] for count in (1, 2))
+    assert bench['memory_of'](cfg, size) == pytest.approx(two - one, rel=0.02)
 
 
 def test_generator_by_the_tools(folder):

@@ -2,6 +2,7 @@ r"""Show both directions of a trained model as a web page.
 
 Example:
     python tools/demo_app.py CONFIG CHECKPOINT
+    python tools/demo_app.py semflow_camvid.onnx    # segmentation alone
     SEMFLOW_PASSWORD=... python tools/demo_app.py CONFIG CHECKPOINT \
         --host 0.0.0.0 --user lab
 """
@@ -17,8 +18,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config')
-    parser.add_argument('checkpoint')
+    parser.add_argument('config', help='or a file of tools/export.py')
+    parser.add_argument(
+        'checkpoint', nargs='?',
+        help='or a file of tools/export.py, which must be of the codec and classes of '
+        'the config')
     parser.add_argument('--device')
     parser.add_argument(
         '--host', default='127.0.0.1',

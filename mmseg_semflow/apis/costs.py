@@ -6,7 +6,7 @@ full size, in seconds.
 
 import weakref
 from contextlib import contextmanager, nullcontext
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from .loading import innermost
 
@@ -272,13 +272,25 @@ def count_flops(cfg: Config, size: Optional[Size] = None) -> Dict[str, int]:
         channels = step.autoencoder.latent_channels
         step.autoencoder.decode(step.latent()[:, :channels])
 
+    # torch's own counts a convolution in groups as if it had one.
+    formulas = {
+        torch.ops.aten.convolution_backward: _flops_of_convolution_backward
+    }
     flops = {}
     for name, part in dict(
             encode=step.encode, network=call, training=train,
             decode=decode).items():
         # The formulas know plain attention alone on every device.
         with step.mode, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(
-                display=False) as counter:
+                display=False, custom_mapping=formulas) as counter:
             part()
         flops[name] = counter.get_total_flops()
     return flops
+
+
+def _flops_of_convolution_backward(
+        grad_shape: Sequence[int], x_shape: Sequence[int], w_shape: Sequence[int],
+        bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
+        output_padding: Any, groups: int, wanted: Sequence[bool], **_: Any) -> int:
+    """Count those of the gradients for input and weight, each as many as forward."""
+    return sum(wanted[:2]) * conv_flop_count(x_shape, w_shape, grad_shape, transposed)

@@ -7,10 +7,13 @@ import cv2
 import mmcv
 import numpy as np
 import torch
+from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmseg.apis import inference_model
 from mmseg.structures import SegDataSample
 
+from mmseg_semflow.export.segmentor import ExportedSegmentor, is_exported
+from mmseg_semflow.models import SemFlowModel
 from mmseg_semflow.models.segmentors import SemFlow
 from mmseg_semflow.synthesis import (
     LatentStatistics,
@@ -22,7 +25,7 @@ from mmseg_semflow.synthesis import (
 )
 from mmseg_semflow.synthesis.pictures import Palette, picture_size, read_label_map
 
-from .loading import ConfigType, load_model
+from .loading import ConfigType, load_model, meta_of_dataset, name_of, read_config
 
 Picture = Union[str, Path, np.ndarray]
 
@@ -37,32 +40,66 @@ class SemFlowInferencer:
     The defaults of the synthesis are those of the config's key ``synthesis``
     (arguments of :class:`Synthesizer`), if it has one.
 
+    A file of ``tools/export.py`` segments, and does nothing else, in the place of
+    the checkpoint or of both:
+
+    >>> inferencer = SemFlowInferencer('street.onnx')
+    >>> labels = inferencer.segment('street.png')
+
     Args:
         config (str | Path | Config): Config of the segmentor; that of the
-            generator can only synthesise.
-        checkpoint (str): Checkpoint of either.
-        device (str, optional): Defaults to None, a GPU if there is one.
+            generator can only synthesise. Or an exported file.
+        checkpoint (str, optional): Checkpoint of either; or an exported file, which
+            must be of the config's codec and classes. Defaults to None, for an
+            exported file alone.
+        device (str, optional): Defaults to None, a GPU if there is one. Must be None
+            for an exported file.
         channel_order (str): Order of the channels of all arrays, ``'bgr'`` as
             in mmcv or ``'rgb'`` as in matplotlib. Defaults to ``'bgr'``.
 
+    Attributes:
+        exported (ExportedSegmentor | None): The exported file, if there is one.
+
     Raises:
         ValueError: If an argument breaks its rule, see also
-            :func:`load_model`.
+            :func:`load_model` and :class:`ExportedSegmentor`.
     """
 
     def __init__(self,
                  config: ConfigType,
-                 checkpoint: str,
+                 checkpoint: Optional[str] = None,
                  device: Optional[str] = None,
                  channel_order: str = 'bgr') -> None:
         if channel_order not in ('bgr', 'rgb'):
             raise ValueError("channel_order must be 'bgr' or 'rgb', but got "
                              f'{channel_order!r}')
         self.channel_order = channel_order
-        self.model = load_model(config, checkpoint, device)
-        self.semflow = self.model.semflow
+        self.exported = _load_exported(config, checkpoint, device)
+        if self.exported is not None:
+            self.classes, self.palette = self.exported.classes, self.exported.palette
+            return
+        self._model = load_model(config, checkpoint, device)
         self.classes = tuple(self.model.dataset_meta['classes'])
         self.palette = [list(c) for c in self.model.dataset_meta['palette']]
+
+    @property
+    def model(self) -> BaseModel:
+        """BaseModel: The segmentor or generator.
+
+        Raises:
+            ValueError: If it is an exported file, which holds none.
+        """
+        if self.exported is not None:
+            raise ValueError(
+                f'{self.exported.path} holds the segmentation alone: synthesis, '
+                'trajectories and all else need the config and the checkpoint that it '
+                'was exported from')
+        return self._model
+
+    @property
+    def semflow(self) -> SemFlowModel:
+        """SemFlowModel: That of the model."""
+        return self.model.semflow
 
     @property
     def base(self) -> Dict[str, str]:
@@ -98,8 +135,17 @@ class SemFlowInferencer:
 
         Raises:
             ValueError: If the config is that of a generator, or images cannot
-                be read; all of these are named, before any is segmented.
+                be read; all of these are named, before any is segmented. Of an
+                exported file also if it has other steps, another solver, or does not
+                take the size, or mmseg's results are asked for.
         """
+        if self.exported is not None:
+            if return_datasamples:
+                raise ValueError(f'{self.exported.path} gives labels, and no '
+                                 'datasamples of mmsegmentation')
+            results = self.exported.segment(
+                _read_all(self._to_bgr, images), num_steps, solver)
+            return results if isinstance(images, (list, tuple)) else results[0]
         if not isinstance(self.model, SemFlow):
             raise ValueError(
                 "segment needs a config with model.type='SemFlow', which has "
@@ -298,6 +344,31 @@ class SemFlowInferencer:
         if self.channel_order == 'bgr':
             pictures = pictures[..., ::-1]
         return np.ascontiguousarray(pictures)
+
+
+def _load_exported(config: ConfigType, checkpoint: Optional[str],
+                   device: Optional[str]) -> Optional[ExportedSegmentor]:
+    """Load an exported file, if there is one in the place of a checkpoint or alone."""
+    alone = checkpoint is None
+    if is_exported(config) != alone:
+        raise ValueError(
+            'a config needs a checkpoint, and a file of tools/export.py (.onnx, .pt2) '
+            f'stands alone or in its place, but got '
+            f'{getattr(config, "filename", config)} and {checkpoint}')
+    path = config if alone else checkpoint
+    if not is_exported(path):
+        return None
+    if device is not None:
+        raise ValueError(
+            f'device must be None for {path}, but got {device!r}: ONNX Runtime takes '
+            'the best that it knows, a file of torch.export the CPU')
+    exported = ExportedSegmentor(path)
+    if not alone:
+        cfg = read_config(config)
+        classes = meta_of_dataset(cfg).get('classes') or exported.classes
+        exported.check_model(
+            dict(model=cfg.model.semflow, classes=classes), name_of(cfg))
+    return exported
 
 
 def _read_all(read: Callable, items: Any) -> list:

@@ -15,11 +15,13 @@ from mmseg_semflow.models.prediction import check_prediction
 from mmseg_semflow.networks import VelocityUNet
 
 from .pipeline import SemFlowPipeline
-from .segmentor import NOTE, PROGRAM, check_suffix
+from .segmentor import NOTE, PROGRAM, check_suffix, load_onnx
 from .settings import VERSION
 
 # Above, the weights of an ONNX file stand beside it: protobuf ends at 2 GiB.
 MAX_BYTES = 2**30
+# By how much an ONNX file may differ from torch, relative to the largest value.
+TOLERANCE = 1e-2
 
 
 class SegmentorGraph(nn.Module):
@@ -85,8 +87,9 @@ def export_segmentor(pipe: SemFlowPipeline,
     Raises:
         FileExistsError: If there is such a file.
         ImportError: If a library of the extra ``export`` is missing.
-        ValueError: If the pipeline segments in a way that no graph has, or a size
-            does not fit the network. It is named.
+        ValueError: If the pipeline segments in a way that no graph has, a size
+            does not fit the network, or what torch writes as ONNX computes something
+            else. It is named.
     """
     out = Path(out)
     suffix = check_suffix(out)
@@ -119,6 +122,14 @@ def export_segmentor(pipe: SemFlowPipeline,
             torch.export.save(program, path, extra_files={NOTE: json.dumps(note)})
         else:
             _save_onnx(program, path, note, opset)
+            try:
+                _check_onnx(program, path)
+            except ValueError as error:
+                network = type(pipe.semflow.network).__name__
+                raise ValueError(
+                    f'{out} is not written: torch {torch.__version__} makes no right '
+                    f'ONNX file of this {network} ({error}). '
+                    f'Take the suffix {PROGRAM}') from error
         # The file itself last: where it is, all is there.
         for file in sorted(Path(scratch).iterdir(), key=lambda file: file == path):
             os.replace(file, out.parent / file.name)
@@ -196,3 +207,16 @@ def _save_onnx(program: Any, path: Path, note: dict, opset: int) -> None:
     found.model.metadata_props[NOTE] = json.dumps(note)
     weights = sum(v.nbytes for v in program.state_dict.values())
     found.save(path, external_data=weights > MAX_BYTES)
+
+
+@torch.no_grad()
+def _check_onnx(program: Any, path: Path) -> None:
+    """Raise a ValueError unless a file computes what torch does."""
+    image, = program.example_inputs[0]
+    image = 2 * torch.rand(image.shape, generator=torch.Generator().manual_seed(0)) - 1
+    expected = program.module()(image)[1]
+    run, _ = load_onnx(path)
+    error = float((run(image) - expected).abs().max() / expected.abs().max())
+    if not error <= TOLERANCE:
+        raise ValueError(f'its maps differ from torch by {error:.2g} of the largest '
+                         f'value, where {TOLERANCE} is allowed')

@@ -32,9 +32,25 @@ def check_suffix(path: Path) -> str:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise ValueError(f'{path} must have a name in UTF-8: {error}') from error
-    if path.suffix not in (ONNX, PROGRAM):
+    if not is_exported(path):
         raise ValueError(f'{path} must end in {ONNX} or {PROGRAM}')
     return path.suffix
+
+
+def is_exported(path: Any) -> bool:
+    """Tell by its name whether something is such a file."""
+    return isinstance(path, (str, Path)) and Path(path).suffix in (ONNX, PROGRAM)
+
+
+class _Graph(nn.Module):
+    """What runs, as a module, so that hooks can be registered."""
+
+    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.run(pixels)
 
 
 class ExportedSegmentor:
@@ -68,8 +84,9 @@ class ExportedSegmentor:
         suffix = check_suffix(self.path)
         if not self.path.is_file():
             raise FileNotFoundError(f'{path} is not a file: tools/export.py writes one')
-        load = _load_onnx if suffix == ONNX else _load_program
-        self._run, note = load(self.path)
+        load = load_onnx if suffix == ONNX else _load_program
+        run, note = load(self.path)
+        self.graph = _Graph(run)
         if note is None:
             raise ValueError(f'{path} is no segmentor of SemFlow: it does not say '
                              f'{NOTE}, as files of tools/export.py do')
@@ -102,18 +119,22 @@ class ExportedSegmentor:
                          ('crop_size', 'stride'))
 
     def check_model(self, settings: dict, name: str) -> None:
-        """Raise a ValueError if the file is of another model than a folder.
+        """Raise a ValueError if the file has another codec or other classes.
 
         Args:
-            settings (dict): Those of the folder, see :func:`settings_of`.
-            name (str): What the folder is called.
+            settings (dict): What it is compared with: ``model`` with the ``codec``,
+                and ``classes``, see :func:`settings_of`.
+            name (str): What has these settings.
         """
-        theirs = dict(codec=settings['model']['codec'], classes=settings['classes'])
-        for key, value in theirs.items():
-            if self.note[key] != value:
+        ours = dict(self.codec.spec, classes=self.classes)
+        theirs = dict(
+            PseudoMaskCodec(**settings['model']['codec']).spec,
+            classes=tuple(settings['classes']))
+        for key in {**ours, **theirs}:
+            if ours.get(key) != theirs.get(key):
                 raise ValueError(
-                    f'{self.path} was exported with {key}={self.note[key]}, but '
-                    f'{name} has {key}={value}')
+                    f'{self.path} was exported with {key}={ours.get(key)}, but {name} '
+                    f'has {key}={theirs.get(key)}')
 
     @torch.no_grad()
     def segment(self,
@@ -196,7 +217,7 @@ class ExportedSegmentor:
                 f'but the network would get {sides[0]}x{sides[1]} (height x width): '
                 f'export it with --size {sides[0]} {sides[1]}')
         try:
-            found = self._run(padded)
+            found = self.graph(padded)
         # Of onnxruntime and torch, of many kinds.
         except Exception as error:
             raise ValueError(f'{self.path} cannot segment a picture of {sides[0]}x'
@@ -209,7 +230,13 @@ class ExportedSegmentor:
         return found[..., :height, :width]
 
 
-def _load_onnx(path: Path) -> Any:
+def load_onnx(path: Path) -> Any:
+    """Load an ONNX file: what runs it, and what it says of itself, or None.
+
+    Raises:
+        ImportError: If onnxruntime is not installed.
+        ValueError: If it cannot be read.
+    """
     # It would tell its makers of every start.
     os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
     try:

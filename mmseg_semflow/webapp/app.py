@@ -56,7 +56,7 @@ def _errors_shown() -> Iterator[None]:
 
 @contextmanager
 def _named(path: str) -> Iterator[None]:
-    """Name in errors not the path of a copy, but the file as the user knows it."""
+    """Name in errors not the path of a file, but the file as the user knows it."""
     try:
         yield
     except ValueError as error:
@@ -71,7 +71,8 @@ def _room(with_path: bool) -> str:
 class _TimeLimit:
     """Stop a network that is called in this context after some seconds.
 
-    Whatever the solver: between two of its calls of the network.
+    Whatever the solver: between two of its calls of the network. An exported file is
+    called once for a picture or a window.
 
     Args:
         network (nn.Module): The network.
@@ -137,7 +138,11 @@ class _Actions:
 
     def __init__(self, inferencer: SemFlowInferencer, seconds: float) -> None:
         self.inferencer = inferencer
-        self.limited = _TimeLimit(inferencer.semflow.network, seconds)
+        exported = inferencer.exported
+        self.limited = _TimeLimit(
+            inferencer.semflow.network if exported is None else exported.graph, seconds)
+        # Its errors name it, but where it lies is none of the visitors' business.
+        self.file = '' if exported is None else str(exported.path)
         self.classes = inferencer.classes
         self.colours = brush_colours(inferencer.palette)
 
@@ -151,18 +156,22 @@ class _Actions:
 
     def new_image(self, image: Optional[np.ndarray], *sides: int) -> tuple:
         return None, '', '', '', *(
-            sides if image is None else image.shape[:2])
+            sides if image is None else image.shape[:len(sides)])
 
     @_errors_shown()
     def segment(self, image: Optional[np.ndarray], solver: str,
                 num_steps: int, with_path: bool) -> tuple:
         if image is None:
             raise ValueError('there is no image to segment')
-        with self.limited:
+        entropy = None
+        with _named(self.file), self.limited:
             found = self.inferencer.segment(
-                image, solver=solver, num_steps=num_steps, return_datasamples=True)
-        labels = found.pred_sem_seg.data[0].cpu().numpy()
-        entropy = entropy_picture(found.seg_logits.data)
+                image, solver=solver, num_steps=num_steps,
+                return_datasamples=self.inferencer.exported is None)
+        labels = found
+        if self.inferencer.exported is None:
+            labels = found.pred_sem_seg.data[0].cpu().numpy()
+            entropy = entropy_picture(found.seg_logits.data)
         return (labels, overlay(image, labels, self.colours, entropy),
                 legend(labels, self.classes, self.colours), _room(with_path))
 
@@ -171,7 +180,7 @@ class _Actions:
                    with_path: bool) -> str:
         if not with_path:
             return ''
-        with self.limited:
+        with _named(self.file), self.limited:
             pictures = self.inferencer.trajectory(
                 image=image, solver=solver, num_steps=num_steps)
         return self._strip(pictures, 0.)
@@ -235,7 +244,8 @@ def build_app(inferencer: SemFlowInferencer,
     """Build the page.
 
     Args:
-        inferencer (SemFlowInferencer): The model, with ``channel_order='rgb'``.
+        inferencer (SemFlowInferencer): The model, with ``channel_order='rgb'``. Of
+            an exported file there is neither synthesis nor a trajectory.
         login (Tuple[str, str], optional): User and password, without which nothing
             is shown. Defaults to None, for everybody.
         root_path (str, optional): The path, such as ``/semflow``, that a proxy
@@ -295,23 +305,34 @@ def build_app(inferencer: SemFlowInferencer,
 def _build_page(inferencer: SemFlowInferencer, seconds: float) -> Any:
     import gradio as gr
     actions = _Actions(inferencer, seconds)
-    test_cfg = getattr(inferencer.model, 'test_cfg', None) or {}
-    synthesizer = inferencer.synthesizer()
-    cfg = inferencer.model.cfg
-    size = (synthesizer.size or cfg.get('crop_size')
-            or cfg.get('generate', {}).get('size') or (512, 512))
+    exported = inferencer.exported
+    # An exported file has one solver and one number of steps.
+    free = exported is None
+    if free:
+        cfg = inferencer.model.cfg
+        name = html.escape(Path(cfg.filename or '').name)
+        test_cfg = dict(
+            solver=inferencer.semflow.process.default_solver, num_steps=25)
+        test_cfg.update(getattr(inferencer.model, 'test_cfg', None) or {})
+        synthesizer = inferencer.synthesizer()
+        size = (synthesizer.size or cfg.get('crop_size')
+                or cfg.get('generate', {}).get('size') or (512, 512))
+    else:
+        name = html.escape(exported.path.name)
+        test_cfg = dict(solver='euler', num_steps=exported.num_steps)
 
     def controls(solver: str, num_steps: int) -> list:
         # A process that does not integrate a velocity has solvers of its own.
         solvers = list(SOLVERS) if solver in SOLVERS else [solver]
         return [gr.Dropdown(solvers, value=solver, label='Solver', min_width=100,
-                            filterable=False),
-                slider(1, max(100, num_steps), num_steps, 1, 'Steps')]
+                            filterable=False, interactive=free),
+                slider(1, max(100, num_steps), num_steps, 1, 'Steps',
+                       interactive=free)]
 
     def slider(low: float, high: float, value: float, step: float,
-               label: str) -> gr.Slider:
+               label: str, **kwargs) -> gr.Slider:
         return gr.Slider(low, high, value, step=step, label=label,
-                         min_width=140, buttons=[])
+                         min_width=140, buttons=[], **kwargs)
 
     def show(value: str = '', **kwargs) -> gr.HTML:
         return gr.HTML(value, apply_default_css=False, **kwargs)
@@ -324,8 +345,8 @@ def _build_page(inferencer: SemFlowInferencer, seconds: float) -> Any:
         show(
             '<h1>SemFlow</h1><p>One ordinary differential equation, both ways: '
             'from image (t&nbsp;=&nbsp;0) to mask (t&nbsp;=&nbsp;1), and back. '
-            f'<code>{html.escape(Path(cfg.filename or "").name)}</code>, '
-            f'{len(inferencer.classes)} classes.</p>', elem_classes='title')
+            f'<code>{name}</code>, {len(inferencer.classes)} classes.</p>',
+            elem_classes='title')
 
         heading('Image to mask', 'segmentation')
         labels = gr.State()
@@ -339,54 +360,73 @@ def _build_page(inferencer: SemFlowInferencer, seconds: float) -> Any:
                             container=True, elem_id='overlay')
         classes_found = show(elem_id='legend')
         with gr.Row(elem_classes='bar'):
-            image_how = controls(
-                test_cfg.get('solver', inferencer.semflow.process.default_solver),
-                test_cfg.get('num_steps', 25))
+            image_how = controls(test_cfg['solver'], test_cfg['num_steps'])
             opacity = slider(0, 1, 0.6, 0.05, 'Opacity')
-            unsure = gr.Checkbox(False, label='Uncertainty', min_width=100)
-            with_image_path = gr.Checkbox(True, label='Trajectory',
+            unsure = gr.Checkbox(False, label='Uncertainty', visible=free,
+                                 min_width=100)
+            with_image_path = gr.Checkbox(free, label='Trajectory', visible=free,
                                           min_width=100)
             segment = gr.Button('Segment', variant='primary', min_width=120)
         image_path = show(elem_id='image-path')
-
-        heading('Mask to image', 'synthesis')
-        small = dict(size='sm', min_width=80)
-        canvas, drawn = gr.Textbox(visible=False), gr.State()
-        with gr.Row():
-            with gr.Column():
-                with gr.Row(elem_classes='bar'):
-                    sides = [
-                        gr.Number(side, label=name, precision=0, min_width=60)
-                        for name, side in zip(('Height', 'Width'), size,
-                                              strict=True)]
-                    with gr.Column(scale=4, min_width=300), gr.Row():
-                        empty = gr.Button('Empty mask', **small)
-                        segmented = gr.Button('From segmentation', **small)
-                        uploaded = gr.UploadButton(
-                            'Upload mask', **small,
-                            file_types=['.png', '.bmp', '.tif', '.tiff'])
-                show(painter(inferencer.classes, actions.colours))
-            with gr.Column():
-                with gr.Row(elem_classes='bar'):
-                    mask_how = controls(synthesizer.solver, synthesizer.num_steps)
-                    seed = gr.Number(synthesizer.seed, label='Seed', precision=0,
-                                     min_width=80)
-                with gr.Row(elem_classes='bar'):
-                    num_samples = slider(1, 16, 3, 1, 'Samples')
-                    with_mask_path = gr.Checkbox(True, label='Trajectory',
-                                                 min_width=100)
-                    synthesize = gr.Button('Synthesise', variant='primary',
-                                           min_width=120)
-                samples = gr.Gallery(
-                    label='Samples', format='png', columns=2, object_fit='contain',
-                    buttons=['download', 'download_all', 'fullscreen'],
-                    elem_id='samples')
-        mask_path = show(elem_id='mask-path')
 
         # One thing at a time on the one model.
         on_model = dict(concurrency_id='model', concurrency_limit=1,
                         api_visibility='private')
         quick = dict(show_progress='hidden', api_visibility='private')
+        sides = []
+        if free:
+            heading('Mask to image', 'synthesis')
+            small = dict(size='sm', min_width=80)
+            canvas, drawn = gr.Textbox(visible=False), gr.State()
+            with gr.Row():
+                with gr.Column():
+                    with gr.Row(elem_classes='bar'):
+                        sides = [
+                            gr.Number(side, label=name, precision=0, min_width=60)
+                            for name, side in zip(('Height', 'Width'), size,
+                                                  strict=True)]
+                        with gr.Column(scale=4, min_width=300), gr.Row():
+                            empty = gr.Button('Empty mask', **small)
+                            segmented = gr.Button('From segmentation', **small)
+                            uploaded = gr.UploadButton(
+                                'Upload mask', **small,
+                                file_types=['.png', '.bmp', '.tif', '.tiff'])
+                    show(painter(inferencer.classes, actions.colours))
+                with gr.Column():
+                    with gr.Row(elem_classes='bar'):
+                        mask_how = controls(synthesizer.solver, synthesizer.num_steps)
+                        seed = gr.Number(synthesizer.seed, label='Seed', precision=0,
+                                         min_width=80)
+                    with gr.Row(elem_classes='bar'):
+                        num_samples = slider(1, 16, 3, 1, 'Samples')
+                        with_mask_path = gr.Checkbox(True, label='Trajectory',
+                                                     min_width=100)
+                        synthesize = gr.Button('Synthesise', variant='primary',
+                                               min_width=120)
+                    samples = gr.Gallery(
+                        label='Samples', format='png', columns=2, object_fit='contain',
+                        buttons=['download', 'download_all', 'fullscreen'],
+                        elem_id='samples')
+            mask_path = show(elem_id='mask-path')
+
+            for event, action, inputs in (
+                    (page.load, actions.empty_mask, sides),
+                    (empty.click, actions.empty_mask, sides),
+                    (segmented.click, actions.segmented_mask, labels),
+                    (uploaded.upload, actions.uploaded_mask, uploaded)):
+                event(action, inputs, canvas, **quick).success(
+                    None, canvas, js='url => { painter.load(url); }', **quick)
+            synthesize.click(
+                actions.synthesize,
+                [canvas, *mask_how, seed, with_mask_path, num_samples],
+                [drawn, samples, mask_path], show_progress_on=samples,
+                js='(_, ...rest) => [painter.url(), ...rest]', **on_model).success(
+                    actions.mask_path, [drawn, *mask_how, seed, with_mask_path],
+                    mask_path, **on_model)
+        else:
+            heading('Mask to image', 'synthesis needs the config and the checkpoint, '
+                    f'which <code>{name}</code> does not hold')
+
         results = [labels, overlaid, classes_found, image_path]
         image.change(actions.new_image, [image, *sides], [*results, *sides],
                      **quick)
@@ -397,20 +437,6 @@ def _build_page(inferencer: SemFlowInferencer, seconds: float) -> Any:
                 image_path, **on_model)
         opacity.change(None, opacity, js='setOpacity', **quick)
         unsure.change(None, unsure, js='showEntropy', **quick)
-        for event, action, inputs in (
-                (page.load, actions.empty_mask, sides),
-                (empty.click, actions.empty_mask, sides),
-                (segmented.click, actions.segmented_mask, labels),
-                (uploaded.upload, actions.uploaded_mask, uploaded)):
-            event(action, inputs, canvas, **quick).success(
-                None, canvas, js='url => { painter.load(url); }', **quick)
-        synthesize.click(
-            actions.synthesize,
-            [canvas, *mask_how, seed, with_mask_path, num_samples],
-            [drawn, samples, mask_path], show_progress_on=samples,
-            js='(_, ...rest) => [painter.url(), ...rest]', **on_model).success(
-                actions.mask_path, [drawn, *mask_how, seed, with_mask_path],
-                mask_path, **on_model)
     return page
 
 

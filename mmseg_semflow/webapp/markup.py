@@ -4,7 +4,7 @@ import base64
 import html
 import io
 from pathlib import Path
-from typing import Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -110,21 +110,22 @@ def check_size(name: str, size: Tuple[int, int], max_side: int) -> None:
 
 
 def overlay(image: np.ndarray, label_map: np.ndarray, colours: np.ndarray,
-            entropy: np.ndarray) -> str:
+            entropy: Optional[np.ndarray] = None) -> str:
     """Lay coloured labels over an image, as HTML; the page sets the opacity.
 
     Args:
         image (np.ndarray): RGB, uint8, shape (H, W, 3).
         label_map (np.ndarray): Labels, shape (H, W).
         colours (np.ndarray): See :func:`brush_colours`.
-        entropy (np.ndarray): What lies there in their place if the page is asked
-            to, RGB, uint8, shape (H, W, 3).
+        entropy (np.ndarray, optional): What lies there in their place if the page
+            is asked to, RGB, uint8, shape (H, W, 3). Defaults to None, nothing.
     """
+    pictures = dict(Image=image, Segmentation=paint(label_map, colours))
+    if entropy is not None:
+        pictures['Entropy'] = entropy
     layers = ''.join(
         f'<img src="{to_url(picture)}" alt="{name}" class="{name.lower()}">'
-        for name, picture in (('Image', image), ('Segmentation',
-                                                 paint(label_map, colours)),
-                              ('Entropy', entropy)))
+        for name, picture in pictures.items())
     return f'<div class="layers">{layers}</div>'
 
 

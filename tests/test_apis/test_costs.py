@@ -132,13 +132,14 @@ def test_peak_memory_of_tensors():
     assert counter.live == 0
 
 
-def test_flops_are_those_of_a_convolution(cfg, monkeypatch):
+@pytest.mark.parametrize('groups', [1, 4])
+def test_flops_are_those_of_a_convolution(cfg, monkeypatch, groups):
     class Network(nn.Module):
         in_channels = 12
 
         def __init__(self):
             super().__init__()
-            self.conv = nn.Conv2d(12, 20, 3, padding=1)
+            self.conv = nn.Conv2d(12, 20, 3, padding=1, groups=groups)
             self.linear = nn.Linear(20, 12)
 
         def forward(self, zt, t):
@@ -146,7 +147,7 @@ def test_flops_are_those_of_a_convolution(cfg, monkeypatch):
 
     monkeypatch.setitem(MODELS.module_dict, 'VelocityUNet', lambda **_: Network())
     cells = 16 * 24
-    conv, linear = 2 * 12 * 20 * 9 * cells, 2 * 20 * 12 * cells
+    conv, linear = 2 * 12 * 20 * 9 * cells // groups, 2 * 20 * 12 * cells
     # The backward pass is as large again for weights and for inputs, except
     # for those of the first layer, which no gradient is asked for.
     assert count_flops(cfg, SIZE) == dict(

@@ -11,6 +11,9 @@ from mmengine.registry import init_default_scope
 from mmseg.apis import inference_model, init_model
 
 from mmseg_semflow.apis import SemFlowInferencer, load_model
+from mmseg_semflow.apis.checkpoint_conversion import checkpoint_to_folder
+from mmseg_semflow.export.graph import export_segmentor
+from mmseg_semflow.export.pipeline import SemFlowPipeline
 from mmseg_semflow.synthesis import Synthesizer
 from tiny import (
     CODEC,
@@ -240,3 +243,75 @@ def test_labels_of_a_dataset_with_a_zero_label(inferencer, masks, monkeypatch):
     expected = np.where(labels == 0, 255, labels - 1 + (labels == 255))
     assert (inferencer.read(masks[0]).numpy() == expected).all()
     assert (inferencer.read(labels).numpy() == labels).all()
+
+
+@pytest.fixture(scope='module')
+def exported(shared_files, tmp_path_factory):
+    """The segmentor as an ONNX file."""
+    pytest.importorskip('onnxscript')
+    pytest.importorskip('onnxruntime')
+    root = tmp_path_factory.mktemp('exported')
+    checkpoint_to_folder(*shared_files, root / 'folder')
+    export_segmentor(
+        SemFlowPipeline.from_pretrained(root / 'folder'), root / 'street.onnx')
+    return root / 'street.onnx'
+
+
+def test_an_exported_file_segments_as_its_checkpoint(
+        shared_files, exported, inferencer, image):
+    expected = inferencer.segment(image)
+    assert len(np.unique(expected)) > 1
+    array = cv2.imread(image)
+    for given in ((exported, ), (shared_files[0], str(exported))):
+        alone = SemFlowInferencer(*given)
+        for found in (alone.segment(image), *alone.segment([image, array])):
+            # But for ties.
+            assert (found != expected).sum() <= 1
+        assert alone.classes == META['classes']
+        assert alone.palette == META['palette']
+    rgb = SemFlowInferencer(exported, channel_order='rgb')
+    assert (rgb.segment(array[..., ::-1]) != expected).sum() <= 1
+
+
+def test_what_an_exported_file_does_not_hold(exported, image, masks, tmp_path):
+    inferencer = SemFlowInferencer(exported)
+    needs = 'street.onnx holds the segmentation alone: .* the config and the checkpoint'
+    for use in (lambda: inferencer.synthesize(masks[0]),
+                lambda: inferencer.trajectory(image=image),
+                lambda: inferencer.styled_synthesizer(image),
+                lambda: inferencer.read(masks[0]), lambda: inferencer.model):
+        with pytest.raises(ValueError, match=needs):
+            use()
+    with pytest.raises(ValueError, match='street.onnx was exported with num_steps=2, '
+                       'but got 7'):
+        inferencer.segment(image, num_steps=7)
+    with pytest.raises(ValueError, match='street.onnx gives labels, and no datasample'):
+        inferencer.segment(image, return_datasamples=True)
+    (tmp_path / 'a.jpg').write_bytes(b'broken')
+    with pytest.raises(ValueError, match='a.jpg cannot be read'):
+        inferencer.segment([image, tmp_path / 'a.jpg'])
+
+
+def test_an_exported_file_in_another_place(shared_files, exported):
+    config, checkpoint = shared_files
+    with pytest.raises(ValueError, match='needs a checkpoint, .*config.py and None'):
+        SemFlowInferencer(config)
+    with pytest.raises(ValueError, match='stands alone .*street.onnx and .*model.pth'):
+        SemFlowInferencer(exported, checkpoint)
+    with pytest.raises(ValueError, match="device must be None for .*street.onnx, but "
+                       "got 'cpu'"):
+        SemFlowInferencer(exported, device='cpu')
+
+
+@pytest.mark.parametrize('key, change', [
+    ('spacing', lambda cfg: cfg.model.semflow.codec.update(spacing=150)),
+    ('num_classes', lambda cfg: cfg.model.semflow.codec.update(num_classes=4)),
+    ('classes', lambda cfg: cfg.test_dataloader.dataset.metainfo.update(
+        classes=('e', 'd', 'c', 'b', 'a')))
+])
+def test_an_exported_file_of_another_codec(shared_files, exported, key, change):
+    cfg = Config.fromfile(shared_files[0])
+    change(cfg)
+    with pytest.raises(ValueError, match=f'street.onnx was exported with {key}=.*, but '
+                       f'.*config.py has {key}='):
+        SemFlowInferencer(cfg, exported)

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from safetensors.torch import load_file, save_file
 from torch._subclasses.fake_tensor import FakeTensor
 
+from bases import parts_of
 from mmseg_semflow.apis import setup_check
 from mmseg_semflow.apis.latent_cache import cache_latents
 from mmseg_semflow.apis.setup_check import SetupCheck
@@ -340,6 +341,16 @@ def test_memory_of_the_gpus(gpus, free, level, text, cfg, monkeypatch):
         memory.cfg.strategy = dict(type='PartialFSDPStrategy')
         (found, said), = memory._check_memory()
         assert found == 'warning' and 'PartialFSDPStrategy needs less' in said
+
+
+def test_the_real_estimate_tells_a_size_that_the_base_cannot_take(cfg):
+    network, autoencoder = parts_of('dit')
+    cfg.model = dict(
+        segmentor_cfg(network=network, autoencoder=autoencoder),
+        data_preprocessor=cfg.model.data_preprocessor)
+    found = {finding.subject: finding for finding in SetupCheck(cfg).run()}
+    assert found['GPU memory'].level == 'error'
+    assert 'takes square latents alone, but got 12x16' in found['GPU memory'].text
 
 
 def test_room_for_one_more_checkpoint_than_is_kept(cfg, monkeypatch, tmp_path):

@@ -165,6 +165,19 @@ def test_names_and_shapes_are_those_of_the_published_config(name):
     assert ours[0].in_channels == ours[0].out_channels == ours[1].latent_channels
 
 
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_the_recipe_for_cityscapes_takes_every_base(name):
+    """As the page says: by an exchange of one line."""
+    recipe = Config.fromfile(CONFIGS / 'semflow_cityscapes_sd35.py')
+    text = (CONFIGS / 'semflow/semflow_sd35-medium_8xb32-8k_cityscapes-512x1024.py'
+            ).read_text()
+    cfg = Config.fromstring(text.replace('sd35-medium.py', f'{name}.py').replace(
+        "'../", f"'{CONFIGS}/"), '.py')
+    assert cfg.model.semflow.pop('codec') == recipe.model.semflow.codec
+    assert cfg.model.semflow == read(name)
+    assert cfg.train_dataloader == recipe.train_dataloader
+
+
 def test_fsdp_for_a_transformer():
     """The page's lines: as ours for the UNet but for what is wrapped."""
     text = PAGE.split('```python\n')[1].split('```')[0]

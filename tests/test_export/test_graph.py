@@ -10,17 +10,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
 
+from bases import PARTS, parts_of
 from exported import write_picture, write_recipe
 from fuzz_targets import NOTE_OF_FILE, SEGMENTATION, exported_graph, exported_program
 from mmseg_semflow.apis.checkpoint_conversion import checkpoint_to_folder
+from mmseg_semflow.export import graph
 from mmseg_semflow.export.agreement import compare_labels, measure_latency
 from mmseg_semflow.export.graph import SegmentorGraph, export_segmentor
 from mmseg_semflow.export.pipeline import SemFlowPipeline
 from mmseg_semflow.export.segmentor import ExportedSegmentor
+from mmseg_semflow.export.settings import settings_of
 from mmseg_semflow.models import SymmetricFlow
 from mmseg_semflow.models.prediction import decode_map, predict_map
-from tiny import CODEC
+from tiny import CODEC, META, TEST_PIPELINE, segmentor_cfg
 
 
 def write_folder(name, root):
@@ -122,7 +127,7 @@ def test_what_an_onnx_file_refuses(onnx_file, tmp_path):
 
 
 @pytest.mark.parametrize('key, change', [
-    ('codec', lambda s: s['model']['codec'].update(amplitude=7)),
+    ('amplitude', lambda s: s['model']['codec'].update(amplitude=7)),
     ('classes', lambda s: s['classes'].reverse())
 ])
 def test_a_file_of_another_model(onnx_file, pipe, tmp_path, key, change):
@@ -145,6 +150,42 @@ def test_other_weights_disagree(onnx_file, pipe, tmp_path):
     assert times.keys() == {'torch', 'street.onnx'} and min(times.values()) > 0
     with pytest.raises(ValueError, match='repeats must be >= 1, but got 0'):
         measure_latency(pipe, segmentor, picture, 0)
+
+
+@pytest.mark.parametrize('name', [n for n, (net, _) in PARTS.items()
+                                  if 'transformer' in net])
+def test_a_transformer_as_a_program(name, tmp_path):
+    network, autoencoder = parts_of(name)
+    cfg = Config(dict(
+        model=segmentor_cfg(network=network, autoencoder=autoencoder),
+        test_pipeline=TEST_PIPELINE))
+    pipe = SemFlowPipeline(
+        MODELS.build(cfg.model.semflow), settings_of(cfg, META, 'the config'))
+    file = tmp_path / 'street.pt2'
+    with pytest.raises(ValueError, match='VelocityTransformer is for one size: give'):
+        export_segmentor(pipe, file)
+    export_segmentor(pipe, file, size=(24, 24))
+    picture = write_picture(tmp_path / 'picture.png', (24, 24))
+    found = compare_labels(pipe, ExportedSegmentor(file), [picture])
+    assert found.different <= 1 and found.margin < 1e-4, found
+    assert len(np.unique(pipe.segment(picture))) > 1
+
+
+@pytest.mark.parametrize('harm, match', [
+    (lambda run: lambda pixels: run(pixels) + 1, 'its maps differ from torch by '),
+    (lambda run: lambda pixels: run(pixels) * np.nan, 'differ from torch by nan')
+])
+def test_an_onnx_file_that_computes_something_else(
+        pipe, tmp_path, monkeypatch, harm, match):
+    """As torch writes some networks."""
+    pytest.importorskip('onnxscript')
+    pytest.importorskip('onnxruntime')
+    load = graph.load_onnx
+    monkeypatch.setattr(
+        graph, 'load_onnx', lambda path: (harm(load(path)[0]), None))
+    with pytest.raises(ValueError, match=f'street.onnx is not written: .*{match}'):
+        export_segmentor(pipe, tmp_path / 'street.onnx', size=(8, 8))
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_program_in_windows(folder, pipe, tmp_path):

@@ -1,20 +1,31 @@
 """A pipeline of diffusers beside the inferencer, and where OpenMMLab is missing."""
 
+import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from shipped import ROOT
 
 from exported import write_picture, write_recipe
 from hub import hub
 from mmseg_semflow.apis import SemFlowInferencer
 from mmseg_semflow.apis.checkpoint_conversion import checkpoint_to_folder
+from mmseg_semflow.export.graph import export_segmentor
 from mmseg_semflow.export.pipeline import SemFlowPipeline
 from mmseg_semflow.export.preparation import Preparation
 
@@ -118,30 +129,79 @@ def test_a_picture_is_prepared_and_restored(resize, pad, size):
     assert preparation.restore(pixels, (31, 47)).shape == (1, 3, 31, 47)
 
 
+@pytest.fixture(scope='module')
+def python(tmp_path_factory):
+    """A Python that has what docs/export.md installs, and nothing else.
+
+    Whatever that requires is linked from where the tests run.
+    """
+    page = (ROOT / 'docs/export.md').read_text()
+    command = re.search(r'pip install (torch [^`]*)pip install --no-deps', page)[1]
+    # Of cv2 there are two distributions; onnxruntime runs ONNX files.
+    wanted = [*command.replace('\\', '').split(), 'opencv-python', 'onnxruntime']
+    root = tmp_path_factory.mktemp('plain')
+    venv.create(root, symlinks=True)
+    packages = Path(sysconfig.get_path('purelib', 'venv', dict(base=str(root))))
+    (packages / 'mmseg_semflow').symlink_to(ROOT / 'mmseg_semflow')
+    known = set()
+    while wanted:
+        name = canonicalize_name(wanted.pop())
+        with suppress(metadata.PackageNotFoundError):
+            found = metadata.distribution(name)
+            if name in known:
+                continue
+            known.add(name)
+            for top in {file.parts[0] for file in found.files} - {'..', '__pycache__'}:
+                if not (packages / top).exists():
+                    (packages / top).symlink_to(found.locate_file(top))
+            wanted += [
+                requirement.name for requirement in map(
+                    Requirement, found.requires or ())
+                if not requirement.marker or requirement.marker.evaluate(dict(extra=''))
+            ]
+    return root / 'bin/python'
+
+
 SCRIPT = """
+import importlib.util
 import sys
+from importlib import metadata
+
+names = [d.metadata['Name'] for d in metadata.distributions()]
+assert 'torch' in names and not [n for n in names if n.startswith('mm')], names
 for name in ('mmengine', 'mmcv', 'mmseg', 'mmagic', 'mmdet', 'matplotlib'):
-    sys.modules[name] = None
+    assert importlib.util.find_spec(name) is None, name
 import numpy as np
 import torch
 from mmseg_semflow.export.pipeline import SemFlowPipeline
+from mmseg_semflow.export.segmentor import ExportedSegmentor
 
-folder, picture, out = sys.argv[1:]
+out, folder, picture, small, *files = sys.argv[1:]
 pipe = SemFlowPipeline.from_pretrained(folder)
 labels = pipe.segment(picture)
 image, = pipe.synthesize(
     labels, generator=torch.Generator().manual_seed(4), num_steps=2)
 pipe.save_pretrained(f'{out}/again')
-np.savez(f'{out}/found.npz', labels=labels, image=np.asarray(image))
+np.savez(f'{out}/found.npz', labels=labels, image=np.asarray(image),
+         files=[ExportedSegmentor(file).segment(small) for file in files])
 """
 
 
 @pytest.mark.process
-def test_without_openmmlab(make, tmp_path):
-    made = make()
+def test_without_openmmlab(make, python, tmp_path):
+    """Where it is not installed, a pipeline goes both ways and a file segments."""
+    made, toy = make(), make('semflow_toy')
+    small = write_picture(tmp_path / 'small.png', (32, 48))
+    files = [tmp_path / 'street.pt2']
+    if importlib.util.find_spec('onnxscript') and importlib.util.find_spec(
+            'onnxruntime'):
+        files.append(tmp_path / 'street.onnx')
+    for file in files:
+        export_segmentor(toy.pipe, file)
+    given = [tmp_path, made.folder, made.picture, small, *files]
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', SCRIPT, str(made.folder),
-         str(made.picture), str(tmp_path)], capture_output=True, text=True)
+        [python, '-I', '-W', 'ignore', '-c', SCRIPT, *map(str, given)],
+        capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / 'found.npz')
     np.testing.assert_array_equal(
@@ -151,6 +211,9 @@ def test_without_openmmlab(make, tmp_path):
         found['image'].astype(int), expected[0].astype(int), atol=1)
     assert SemFlowPipeline.from_pretrained(tmp_path / 'again').classes == \
         made.inferencer.classes
+    for labels in found['files']:
+        # But for ties.
+        assert (labels != toy.inferencer.segment(small)).sum() <= 1
 
 
 ROUND_TRIP = """
@@ -171,17 +234,29 @@ except FileNotFoundError as error:
 """
 
 
+WITHOUT_A_NETWORK = ROUND_TRIP.replace(
+    "print(pipe.push_to_hub('owner/name', private=True, token='hf_none'))\n", '')
+
+
 @pytest.mark.process
 def test_push_to_hub_and_back(make, tmp_path):
-    """By HTTP, through diffusers' and the hub's own client."""
+    """By HTTP, through diffusers' and the hub's own client; then by its cache."""
     made = make()
-    environ = {**os.environ, 'HF_HOME': str(tmp_path), 'HF_HUB_DISABLE_XET': '1'}
-    with hub() as server:
-        done = subprocess.run(
-            [sys.executable, '-W', 'ignore', '-c', ROUND_TRIP, str(made.folder),
+
+    def run(script, url):
+        environ = dict(HF_ENDPOINT=url, HF_HOME=str(tmp_path), HF_HUB_DISABLE_XET='1')
+        return subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c', script, str(made.folder),
              str(made.picture)], capture_output=True, text=True,
-            env={**environ, 'HF_ENDPOINT': server.url})
+            env={**os.environ, **environ})
+
+    with hub() as server:
+        done = run(ROUND_TRIP, server.url)
         assert done.returncode == 0, f'{done.stderr}{server.asked}'
+    alone = run(WITHOUT_A_NETWORK, server.url)
+    assert alone.returncode == 0, alone.stderr
+    assert "'owner/other' is no folder here, and no model of this" in alone.stdout
+    assert 'Connection refused' in alone.stdout
     assert (server.repo, server.private) == ('owner/name', True)
     assert f'{server.url}/owner/name/commit/' in done.stdout
     assert "'owner/other' is no folder here, and no model of this" in done.stdout
@@ -189,6 +264,16 @@ def test_push_to_hub_and_back(make, tmp_path):
         p.relative_to(made.folder).as_posix(): p.read_bytes()
         for p in made.folder.rglob('*') if p.is_file()
     }
+
+
+def test_a_hub_name_without_a_network(reached, tmp_path, call_tool):
+    told = "'owner/name' is no folder here, and no model of this name could be had from"
+    with pytest.raises(FileNotFoundError, match=told):
+        SemFlowPipeline.from_pretrained('owner/name', cache_dir=tmp_path)
+    said = call_tool('export.py', 'owner/name', tmp_path / 'street.pt2', fails=True)
+    assert f'error: {told}' in said and not (tmp_path / 'street.pt2').exists()
+    # Both looked for it.
+    reached.clear()
 
 
 def test_arguments_that_break_a_rule(make, tmp_path):

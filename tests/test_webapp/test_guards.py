@@ -19,6 +19,9 @@ from mmengine import Config
 
 from fuzzing import bombs
 from mmseg_semflow.apis import SemFlowInferencer
+from mmseg_semflow.apis.checkpoint_conversion import checkpoint_to_folder
+from mmseg_semflow.export.graph import export_segmentor
+from mmseg_semflow.export.pipeline import SemFlowPipeline
 from mmseg_semflow.webapp import app as webapp
 from mmseg_semflow.webapp.markup import brush_colours, from_url, paint, to_url
 from tiny import META, TEST_PIPELINE, save_checkpoint, segmentor_cfg
@@ -30,15 +33,19 @@ SECRET = 'of somebody else'
 
 
 @pytest.fixture(scope='module')
-def inferencer(tmp_path_factory):
+def files(tmp_path_factory):
     root = tmp_path_factory.mktemp('guards')
     Config(
         dict(
             default_scope='mmseg', model=segmentor_cfg(), crop_size=(24, 32),
             test_pipeline=TEST_PIPELINE)).dump(root / 'config.py')
     save_checkpoint(root / 'semflow.pth')
-    return SemFlowInferencer(
-        root / 'config.py', root / 'semflow.pth', 'cpu', channel_order='rgb')
+    return root / 'config.py', root / 'semflow.pth'
+
+
+@pytest.fixture(scope='module')
+def inferencer(files):
+    return SemFlowInferencer(*files, 'cpu', channel_order='rgb')
 
 
 @contextmanager
@@ -363,6 +370,64 @@ def test_a_request_has_its_time(guarded):
     login(visitor)
     done = segment(visitor)
     assert not done['success']
+    assert 'longer than the 0 seconds' in done['output']['error']
+
+
+# From an exported file, which holds the segmentation alone.
+
+
+@pytest.fixture(scope='module')
+def exported(files, tmp_path_factory):
+    root = tmp_path_factory.mktemp('exported')
+    checkpoint_to_folder(*files, root / 'folder')
+    export_segmentor(
+        SemFlowPipeline.from_pretrained(root / 'folder'), root / 'street.pt2')
+    return SemFlowInferencer(root / 'street.pt2', channel_order='rgb')
+
+
+def test_a_page_of_an_exported_file(exported, tmp_path, monkeypatch):
+    shown = []
+    segment_picture = exported.segment
+    monkeypatch.setattr(
+        exported, 'segment',
+        lambda image, **how: shown.append(segment_picture(image, **how)) or shown[-1])
+    with serving(exported, tmp_path) as address:
+        visitor = Visitor(address)
+        calls, text = visitor.calls, visitor.ask('/config')[1]
+        assert 'Segment' in calls
+        assert not calls.keys() & {'Synthesise', 'Empty mask', 'From segmentation'}
+        assert 'synthesis needs the config and the checkpoint' in text
+        assert 'street.pt2' in text and str(exported.exported.path) not in text
+        image = visitor.upload(png(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)))
+        done = segment(visitor, image=image, steps=2)
+        assert done['success'] and len(shown) == 1, done
+        painted = re.findall(
+            r'data:image/png;base64,[\w+/=]+', done['output']['data'][1])[1]
+        np.testing.assert_array_equal(from_url(painted), paint(shown[0], COLOURS))
+        # What the controls do not offer is told without the place of the file.
+        for changed, told in ((dict(steps=3), 'was exported with num_steps=2'),
+                              (dict(steps=2), 'takes pictures whose sides are')):
+            done = segment(visitor, **changed)
+            assert not done['success']
+            assert done['output']['error'].startswith(f'street.pt2 {told}')
+
+
+def test_the_tool_takes_an_exported_file(files, exported, call_tool, monkeypatch):
+    served = []
+    monkeypatch.setattr(
+        webapp, 'serve', lambda inferencer, *_, **__: served.append(inferencer))
+    file = exported.exported.path
+    call_tool('demo_app.py', file)
+    assert served.pop().exported.path == file
+    said = call_tool('demo_app.py', files[0], fails=True)
+    assert 'error: a config needs a checkpoint' in said and not served
+
+
+def test_a_request_of_an_exported_file_has_its_time(exported, tmp_path):
+    with serving(exported, tmp_path, seconds=0.) as address:
+        visitor = Visitor(address)
+        done = segment(visitor, image=visitor.upload(png(np.zeros((8, 8, 3)))), steps=2)
+    exported.exported.graph._forward_pre_hooks.clear()
     assert 'longer than the 0 seconds' in done['output']['error']
 
 
