@@ -8,7 +8,8 @@ _base_ = [
     '../_base_/synthesis_metrics.py'
 ]
 model = dict(semflow=dict(codec=_base_.codec))
-synthesis = dict(num_steps=25, size=(512, 512), dtype='bfloat16')
+# Of whole pictures of Cityscapes, as segmentation is tested.
+synthesis = dict(num_steps=25, size=(512, 1024), dtype='bfloat16')
 custom_hooks = _base_.custom_hooks + [
     dict(
         type='SynthesisEvalHook',

@@ -37,7 +37,8 @@ def read_table(path: Union[str, Path]) -> Tuple[List[str], Dict[Values, int]]:
     require(path)
     classes: List[str] = []
     labels: Dict[Values, int] = {}
-    with open(path, newline='', encoding='utf-8') as file:
+    # Excel's begins with a mark.
+    with open(path, newline='', encoding='utf-8-sig') as file:
         for number, row in enumerate(csv.reader(file), 1):
             if not row:
                 continue

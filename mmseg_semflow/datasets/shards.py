@@ -5,6 +5,7 @@ that the training does for files in folders: every sample by its place, so that 
 workers and resuming need nothing else.
 """
 
+import json
 import posixpath
 import re
 import tarfile
@@ -29,14 +30,14 @@ class ShardBackend(BaseStorageBackend):
 
     Args:
         filesystem (str): Protocol of fsspec. Defaults to ``'file'``.
-        **options (Any): Arguments of the file system.
+        **options (Any): Arguments of the file system, as JSON has them.
     """
 
     prefix: str
     suffix: str
 
     def __init__(self, filesystem: str = 'file', **options: Any) -> None:
-        self._key = filesystem, tuple(sorted(options.items()))
+        self._key = filesystem, json.dumps(options, sort_keys=True)
 
     @abstractmethod
     def names(self, shard: str) -> List[str]:
@@ -215,7 +216,7 @@ class ParquetBackend(ShardBackend):
 def _system_of(key: tuple) -> fsspec.AbstractFileSystem:
     filesystem, options = key
     # fsspec keeps one for a process; a forked one gets its own.
-    return fsspec.filesystem(filesystem, **dict(options))
+    return fsspec.filesystem(filesystem, **json.loads(options))
 
 
 @cache

@@ -243,15 +243,16 @@ class SemFlowPipeline(DiffusionPipeline):
         return labels_of(decode_map(self.semflow, maps))
 
     def synthesize(self,
-                   mask: Union[str, Path, np.ndarray],
+                   mask: Union[str, Path, np.ndarray, Image.Image],
                    palette: Optional[Palette] = None,
                    generator: Optional[torch.Generator] = None,
                    **kwargs) -> List[Image.Image]:
         """Synthesise pictures for a mask.
 
         Args:
-            mask (str | Path | np.ndarray): A label map, a file or an integer array,
-                shape (H, W); a coloured one with ``palette``.
+            mask (str | Path | np.ndarray | Image): A label map, a file, a picture of
+                PIL or an integer array, shape (H, W); a coloured one with
+                ``palette``. One alone: for several call it several times.
             palette (Sequence[Sequence[int]], optional): RGB colours of the classes,
                 such as :attr:`palette`. Defaults to None.
             generator (torch.Generator, optional): Its initial seed is that of the
@@ -267,6 +268,12 @@ class SemFlowPipeline(DiffusionPipeline):
             ValueError: If an argument breaks its rule, or the mask cannot be read
                 or has an unknown label.
         """
+        if not isinstance(mask, (str, Path, np.ndarray, Image.Image)):
+            raise ValueError('mask must be a file, an array or a picture of PIL, but '
+                             f'got a {type(mask).__name__}')
+        of_dataset = not isinstance(mask, (np.ndarray, Image.Image))
+        if isinstance(mask, Image.Image):
+            mask = np.array(mask if palette is None else mask.convert('RGB'))
         how = {**self.settings['synthesis'], **kwargs}
         if kwargs.get('tile_size') is not None and 'size' not in kwargs:
             how.pop('size', None)
@@ -282,7 +289,7 @@ class SemFlowPipeline(DiffusionPipeline):
         synthesizer = Synthesizer(self.semflow, **how)
         labels = read_label_map(
             mask, self.semflow.codec, palette,
-            self.settings['reduce_zero_label'] and not isinstance(mask, np.ndarray))
+            self.settings['reduce_zero_label'] and of_dataset)
         return [
             Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
             for picture in synthesizer(labels)

@@ -12,7 +12,8 @@ from .preparation import check_interpolation
 VERSION = 1
 # Where the weights of a part came from, and what only training asks for.
 TRAINING = dict(
-    network=('sd_folder', 'unet_weights', 'gradient_checkpointing'),
+    # Folders hold adapters merged.
+    network=('sd_folder', 'unet_weights', 'gradient_checkpointing', 'lora'),
     autoencoder=('sd_folder', 'weights'))
 OF_MODEL = ('losses', 'partial_load', 'compile_network', 'init_cfg')
 # Transforms of a test pipeline, and those of their arguments that are known.

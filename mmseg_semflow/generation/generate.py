@@ -192,7 +192,7 @@ def generate_set(config: Union[str, Path, Config],
 
 def scale_of_training(dataset: dict, sides: Sequence[int],
                       size: Sequence[int]) -> Tuple[float, float]:
-    """Tell by how much a training set enlarges its pictures at random.
+    """Tell by how much a training set enlarges its pictures.
 
     Args:
         dataset (dict): Its config.
@@ -200,19 +200,25 @@ def scale_of_training(dataset: dict, sides: Sequence[int],
         size (Sequence[int]): Height and width of the crops.
 
     Returns:
-        Tuple[float, float]: The range of its RandomResize, relative to what just
-        covers the crops; (1, 1) where there is none, and factors below 1, which
-        leave borders, become 1.
+        Tuple[float, float]: The range of its RandomResize, or the factor of a
+        Resize with ``keep_ratio``, relative to what just covers the crops; (1, 1)
+        where there is none, and factors below 1, which leave borders, become 1.
     """
     for transform in dataset.get('pipeline', ()):
-        if transform['type'] == 'RandomResize' and 'ratio_range' in transform:
+        ratios = None
+        if transform['type'] == 'RandomResize':
+            ratios = transform.get('ratio_range')
+        elif transform['type'] == 'Resize' and transform.get('keep_ratio'):
+            ratios = (1., 1.) if isinstance(
+                transform.get('scale'), (tuple, list)) else None
+        if ratios:
             scale = transform['scale']
             resized = min(max(scale) / max(sides), min(scale) / min(sides))
             covering = max(
                 crop / side for crop, side in zip(size, sides, strict=True))
             return tuple(
                 max(round(ratio * resized / covering, 2), 1.)
-                for ratio in transform['ratio_range'])
+                for ratio in ratios)
     return 1., 1.
 
 

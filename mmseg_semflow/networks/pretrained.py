@@ -134,7 +134,7 @@ def check_folder(folder: PathLike, *subfolders: str, base: str = '') -> None:
             found = f' ({folder} holds {version})' * bool(version)
             ways = []
             if base in HUB:
-                ways.append(f'for example by `huggingface-cli download {HUB[base]} '
+                ways.append(f'for example by `hf download {HUB[base]} '
                             f'--local-dir {folder}`')
             if base == 'Stable Diffusion 1':
                 ways.append('or from a single file by '

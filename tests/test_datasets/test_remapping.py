@@ -40,6 +40,7 @@ def test_table(table):
     assert classes == ['road', 'car']
     assert labels == {(128, 64, 128): 0, (0, 0, 142): 1, (0, 0, 0): 255,
                       (250, 170, 160): 0}
+    assert read_table(table('\ufeff' + COLOURS)) == (classes, labels)
     assert read_table(table(NUMBERS)) == (
         ['sky', 'tree'], {(7, ): 0, (255, ): 255, (200, ): 1})
 

@@ -130,7 +130,8 @@ def test_any_file_system_by_its_parts(kind, root):
     memory = fsspec.filesystem('memory')
     for path in (root / kind / 'train').iterdir():
         memory.pipe_file(f'/{kind}/train/{path.name}', path.read_bytes())
-    remote = dict(backend_args=dict(backend=kind, filesystem='memory'))
+    remote = dict(backend_args=dict(
+        backend=kind, filesystem='memory', client_kwargs=dict(endpoint_url='there')))
     shards = [
         dict(dir_path=f'{kind}://{root / kind}/train'),
         dict(dir_path=f'/{kind}/train', **remote)

@@ -81,6 +81,11 @@ def test_both_directions_equal_the_inferencer(make, name):
         np.testing.assert_allclose(
             np.stack(found).astype(int), expected.astype(int), atol=1)
     assert np.ptp(expected[0].astype(int) - expected[1])
+    painted = made.pipe.paint(labels)
+    for one, other in zip(*(
+            made.pipe.synthesize(mask, made.pipe.palette, **given)
+            for mask in (painted, np.array(painted))), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_what_is_saved_again_is_the_same(make, tmp_path):
@@ -288,6 +293,8 @@ def test_arguments_that_break_a_rule(make, tmp_path):
         pipe.segment(tmp_path / 'broken.png')
     with pytest.raises(ValueError, match='has the labels .77.: labels must be below'):
         pipe.synthesize(labels + 77)
+    with pytest.raises(ValueError, match='mask must be a file.* but got a list'):
+        pipe.synthesize([labels])
     with pytest.raises(ValueError, match='must be a torch.Generator, but got list'):
         pipe.synthesize(labels, generator=[torch.Generator()])
     with pytest.raises(ValueError, match='a generator or a seed, not both'):

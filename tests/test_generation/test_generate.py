@@ -390,6 +390,13 @@ def test_scale_is_that_of_the_training(scale, sides, size, expected):
     assert scale_of_training(dict(pipeline=[resize]), sides, size) == expected
 
 
+def test_scale_of_a_resize_that_is_always_the_same():
+    """GTA5 of 1052 x 1914 at 704 x 1280, in crops of 512."""
+    resize = dict(type='Resize', scale=(1280, 720), keep_ratio=True)
+    found = scale_of_training(dict(pipeline=[resize]), (1052, 1914), (512, 512))
+    assert found == (1.37, 1.37)
+
+
 def test_scale_and_flip_of_trainings_without():
     pipeline = [dict(type='Resize', scale=(9, 9)), dict(type='PackSegInputs')]
     assert scale_of_training(dict(pipeline=pipeline), (9, 9), (9, 9)) == (1., 1.)

@@ -16,6 +16,7 @@ from mmseg_semflow.apis.checkpoint_conversion import (
     folder_to_checkpoint,
 )
 from mmseg_semflow.apis.loading import load_weights
+from mmseg_semflow.export.pipeline import SemFlowPipeline
 from mmseg_semflow.networks.pretrained import headers_alone
 from mmseg_semflow.safe_loading import load_from_local
 from runs import quick_cfg
@@ -224,6 +225,8 @@ def test_converters_make_a_whole_checkpoint(bases, checkpoint, tmp_path):
     unet = UNet2DConditionModel.from_pretrained(folder / 'unet')
     torch.testing.assert_close(
         dict(unet.state_dict()), dict(changed_by_hand(net, bases[0], 3 / 2)))
+    pipe = SemFlowPipeline.from_pretrained(folder)
+    torch.testing.assert_close(outputs(pipe.semflow.network), outputs(net))
     folder_to_checkpoint(config(None), folder, tmp_path / 'whole.pth')
     found = load(tmp_path / 'whole.pth', network_cfg(None))
     torch.testing.assert_close(outputs(found), outputs(net))

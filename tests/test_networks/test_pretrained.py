@@ -113,7 +113,7 @@ def test_missing_folder_says_what_to_put_there(tmp_path, width, base, repository
     net.unet.register_to_config(cross_attention_dim=width)
     with pytest.raises(
             FileNotFoundError,
-            match=f'Put {base} in .*huggingface-cli download {repository} ') as error:
+            match=f'Put {base} in .*hf download {repository} ') as error:
         net.init_weights()
     # From a single file only the first can be made.
     assert ('ldm2diffusers.py' in str(error.value)) == (width == 768)
