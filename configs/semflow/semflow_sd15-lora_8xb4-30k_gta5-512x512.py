@@ -8,12 +8,13 @@ _base_ = [
     '../_base_/synthesis_metrics.py'
 ]
 model = dict(semflow=dict(codec=_base_.codec))
-# Of whole pictures of Cityscapes, as segmentation is tested.
-synthesis = dict(num_steps=25, size=(512, 1024), dtype='bfloat16')
+synthesis = dict(num_steps=25, size=(512, 512), dtype='bfloat16')
 custom_hooks = _base_.custom_hooks + [
     dict(
         type='SynthesisEvalHook',
         metrics=_base_.synthesis_metrics,
-        synthesis=dict(**synthesis, num_samples=2, segment_steps=25),
+        # Of whole pictures of Cityscapes, as segmentation is tested.
+        synthesis=dict(
+            synthesis, size=(512, 1024), num_samples=2, segment_steps=25),
         interval=2)
 ]

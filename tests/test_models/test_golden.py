@@ -17,8 +17,10 @@ def test_outputs(name):
     found = outputs(model, solvers)
     assert found.keys() == expected.keys()
     for key, value in expected.items():
+        # Processors round otherwise, seen up to 3e-5; dopri5 chooses other steps then.
+        tolerance = 2e-3 if 'dopri5' in key else 1e-4
         torch.testing.assert_close(
-            found[key], value, rtol=1e-6, atol=1e-6,
+            found[key], value, rtol=tolerance, atol=tolerance,
             msg=lambda m, k=key: f'{k}: {m}')
 
 
