@@ -17,8 +17,8 @@ def test_outputs(name):
     found = outputs(model, solvers)
     assert found.keys() == expected.keys()
     for key, value in expected.items():
-        # Processors round otherwise, seen up to 3e-5. By that dopri5 chooses other steps,
-        # which moves single pixels of an untrained network by 0.1.
+        # Processors round otherwise, seen up to 3e-5. By that dopri5 chooses other
+        # steps, which moves single pixels of an untrained network by 0.1.
         if 'dopri5' in key:
             assert (found[key] - value).abs().mean() < 0.01, key
             continue
