@@ -19,6 +19,7 @@ from mmseg_semflow.evaluation.calibration import (
 from mmseg_semflow.synthesis.gallery import to_png
 
 from .loading import name_of
+from .scoring import batch_of
 
 LIMIT = 7  # of the logarithm of a temperature, either way
 
@@ -82,9 +83,7 @@ class TemperatureFit:
     @torch.no_grad()
     def _pixels(model: BaseModel, dataset: torch.utils.data.Dataset, index: int,
                 num_pixels: int) -> Tuple[Tensor, Tensor]:
-        item = dataset[index]
-        result, = model.test_step(
-            dict(inputs=[item['inputs']], data_samples=[item['data_samples']]))
+        result, = model.test_step(batch_of(dataset[index]))
         logits = logits_of(result.to_dict()).flatten(1).T
         labels = result.gt_sem_seg.data.flatten().to(logits.device).long()
         valid = (labels < logits.shape[1]).nonzero()[:, 0]

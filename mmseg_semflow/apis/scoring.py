@@ -103,7 +103,7 @@ class Evaluation:
         seconds, differ, self._calls, self.pictures = 0., [], 0, []
         handle = self._network().register_forward_hook(self._count)
         try:
-            model.test_step(_batch(self.dataset[0]))  # not timed
+            model.test_step(batch_of(self.dataset[0]))  # not timed
             self._calls = 0
             with torch.random.fork_rng():
                 for i, item in self._items():
@@ -112,7 +112,7 @@ class Evaluation:
                         model.test_cfg['seed'] = seed
                         torch.manual_seed(seed)
                         start = self._clock()
-                        results = model.test_step(_batch(item))
+                        results = model.test_step(batch_of(item))
                         seconds += self._clock() - start
                         evaluator.process(data_samples=results, data_batch=None)
                         label_maps.append(results[0].pred_sem_seg.data)
@@ -194,11 +194,11 @@ class Evaluation:
             image.
         """
         evaluator = self.evaluator(metrics)
-        self.model.test_step(_batch(self.dataset[0]))  # not timed
+        self.model.test_step(batch_of(self.dataset[0]))  # not timed
         seconds, count, self.pictures = 0., 0, []
         for i, item in self._items():
             start = self._clock()
-            results = self.model.test_step(_batch(item))
+            results = self.model.test_step(batch_of(item))
             seconds += self._clock() - start
             count += sum(len(result.samples) for result in results)
             self._keep(i, results[0].fake_img.flip(0))  # BGR
@@ -268,7 +268,8 @@ def solver_settings(semflow: SemFlowModel, solvers: Sequence[str],
     return settings
 
 
-def _batch(item: dict) -> dict:
+def batch_of(item: dict) -> dict:
+    """Make a batch of one item of a dataset, for ``test_step``."""
     return dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
 
 
