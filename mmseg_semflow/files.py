@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Iterator, Union
 
@@ -44,13 +44,13 @@ def write_bytes(path: Union[str, Path], data: bytes) -> None:
         os.replace(partial, path)
         _sync_folder(path.parent)
     except BaseException as error:
-        if partial.exists():
+        with suppress(OSError):  # of a disk that is gone or can only be read now
             partial.unlink()
         if isinstance(error, OSError):
             raise OSError(
                 error.errno, f'{path} cannot be written ({error.strerror}): it '
                 f'needs {len(data):,} bytes{_free(path.parent)}. Nothing half-'
-                'written is left, and files written before are whole'
+                'written has this name, and files written before are whole'
             ) from error
         raise
 
@@ -82,7 +82,8 @@ def written_whole(path: Union[str, Path],
         raise FileExistsError(f'{path} is there already')
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
-            dir=path.parent, prefix=f'.{path.name}.') as scratch:
+            dir=path.parent, prefix=f'.{path.name}.',
+            ignore_cleanup_errors=True) as scratch:
         new = Path(scratch) / 'new'
         yield new
         if overwrite and path.is_dir():
@@ -154,9 +155,10 @@ def digest_of(path: Union[str, Path]) -> str:
 
 
 def _free(folder: Path) -> str:
-    if not folder.is_dir():
+    try:
+        return f' and {shutil.disk_usage(folder).free:,} bytes are free there'
+    except OSError:
         return ''
-    return f' and {shutil.disk_usage(folder).free:,} bytes are free there'
 
 
 def _sync_folder(folder: Path) -> None:

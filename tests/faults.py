@@ -10,14 +10,21 @@ import io
 import os
 import signal
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple
 
-KINDS = ('ENOSPC', 'EIO', 'EINTR', 'short', 'SIGTERM', 'SIGKILL')
+# EROFS: a disk that from then on can only be read. ESTALE: a network file system that
+# is gone. clock: it is set back by a year, which is no error.
+KINDS = ('ENOSPC', 'EIO', 'EINTR', 'EROFS', 'ESTALE', 'short', 'clock', 'SIGTERM',
+         'SIGKILL')
+LASTING = ('EROFS', 'ESTALE', 'clock')
+YEAR = 365 * 24 * 3600
 DONE, RAISED, BROKEN = 0, 3, 4
 # Steps by which files are changed; writing through open is one besides.
 STEPS = ('fsync', 'replace', 'rename', 'mkdir', 'unlink')
+LOOKS = ('stat', 'lstat', 'listdir', 'scandir')
 
 
 class _Faults:
@@ -31,15 +38,20 @@ class _Faults:
     def __init__(self, at: int, kind: str) -> None:
         self.at, self.kind, self.count = at, kind, 0
 
+    def now(self) -> bool:
+        """Tell whether this step is the one, or after one that lasts."""
+        return self.count == self.at or (
+            0 < self.at < self.count and self.kind in LASTING)
+
     def step(self) -> bool:
         """Count a step; tell whether it writes only half."""
         self.count += 1
-        if self.count != self.at:
+        if not self.now():
             return False
         if self.kind.startswith('SIG'):
             os.kill(os.getpid(), getattr(signal, self.kind))
-        if self.kind == 'short':
-            return True
+        if self.kind in ('short', 'clock'):
+            return self.kind == 'short'
         number = getattr(errno, self.kind)
         raise OSError(number, os.strerror(number))
 
@@ -47,20 +59,38 @@ class _Faults:
         """Put the steps in place of Python's own, in this process."""
         for name in STEPS:
             setattr(os, name, self._counted(getattr(os, name)))
+        for name in LOOKS:
+            setattr(os, name, self._gone(getattr(os, name)))
         builtins.open = io.open = self._open(builtins.open)
+        for name, back in (('time', YEAR), ('time_ns', YEAR * 10**9)):
+            setattr(time, name, self._set_back(getattr(time, name), back))
+
+    def _gone(self, function: Callable) -> Callable:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.kind == 'ESTALE' and self.now():
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return function(*args, **kwargs)
+
+        return call
+
+    def _set_back(self, function: Callable, back: int) -> Callable:
+        return lambda: function() - back * (self.kind == 'clock' and self.now())
 
     def _counted(self, function: Callable) -> Callable:
         def call(*args: Any, **kwargs: Any) -> Any:
             if self.step():  # what cannot be done by half is not done
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return function(*args, **kwargs)
+            found = function(*args, **kwargs)
+            if self.kind == 'clock' and self.now() and function.__name__ == 'replace':
+                os.utime(args[1], (time.time(), time.time()))
+            return found
 
         return call
 
     def _open(self, function: Callable) -> Callable:
         def call(file: Any, mode: str = 'r', *args: Any, **kwargs: Any) -> Any:
             if not set(mode) & set('wax+') or not isinstance(file, (str, os.PathLike)):
-                return function(file, mode, *args, **kwargs)
+                return self._gone(function)(file, mode, *args, **kwargs)
             self.step()
             found = function(file, mode, *args, **kwargs)
             write = found.write

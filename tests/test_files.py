@@ -32,6 +32,20 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     assert (tmp_path / 'a.png').read_bytes() == b'old'
 
 
+def test_a_disk_that_can_only_be_read_by_now(tmp_path, monkeypatch):
+    """That what is half written cannot be removed is not what is told."""
+    (tmp_path / 'a.png').write_bytes(b'old')
+
+    def read_only(*args, **kwargs):
+        raise OSError(errno.EROFS, 'Read-only file system')
+
+    for name in ('replace', 'unlink', 'fsync', 'statvfs'):
+        monkeypatch.setattr(os, name, read_only)
+    with pytest.raises(OSError, match='a.png cannot be written .Read-only'):
+        write_bytes(tmp_path / 'a.png', b'new')
+    assert (tmp_path / 'a.png').read_bytes() == b'old'
+
+
 def test_ranks_write_one_file_at_the_same_time(tmp_path, monkeypatch):
     replace = os.replace
 

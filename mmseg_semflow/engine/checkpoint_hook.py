@@ -26,8 +26,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     - A checkpoint is removed when the one that follows it is complete, not
       before.
-    - ``--resume`` takes the newest complete checkpoint, whatever the file
-      ``last_checkpoint`` says.
+    - ``--resume`` takes the newest complete checkpoint: the one that the file
+      ``last_checkpoint`` names, or one after it.
     - A training resumes with the settings it was started with, or not at all
       (:func:`check_settings`). ``max_iters`` and the schedule may change, and
       the new schedule is the one that counts.
@@ -54,11 +54,16 @@ class SafeCheckpointHook(CheckpointHook):
             return
         before, after = map(re.escape, self.filename_tmpl.split('{}'))
         complete = sorted(
-            (path for path in folder.glob('*')
-             if re.fullmatch(f'{before}[0-9]+{after}', path.name)
-             and (zipfile.is_zipfile(path)
-                  or path.is_dir() and pointer.is_file())),
-            key=lambda path: path.stat().st_mtime_ns)
+            (path.stat().st_mtime_ns, int(name[1]), path)
+            for path in folder.glob('*')
+            if (name := re.fullmatch(f'{before}([0-9]+){after}', path.name))
+            and (zipfile.is_zipfile(path)
+                 or path.is_dir() and pointer.is_file()))
+        # Of a clock that was set back, or in a copy without its times, one before the
+        # named one may look newer.
+        known = [entry for entry in complete if entry[2] == Path(named)]
+        complete = [path for time, number, path in complete if not known
+                    or number >= known[0][1] and time >= known[0][0]]
         if complete and Path(named) != complete[-1]:
             runner.logger.warning(
                 f'{pointer} says {named!r}, but {complete[-1]} is the newest '

@@ -165,11 +165,20 @@ def test_resume_takes_the_newest_complete_checkpoint(resume, tmp_path, pointer):
     (work_dir / 'iter_6.pth').write_bytes(data[:len(data) // 2])
     (work_dir / 'iter_8.pth.partial').write_bytes(data[:len(data) // 2])
     (work_dir / 'best_mIoU_iter_2.pth').write_bytes(data)
+    written = os.stat(work_dir / 'iter_4.pth').st_mtime_ns
     runner = resume()
     runner.train()
     assert last.read_text() == str(work_dir / 'iter_4.pth')
     assert runner.iter == 4
+    assert os.stat(work_dir / 'iter_4.pth').st_mtime_ns == written
     assert not names(work_dir, '*.partial')
+
+
+def test_a_clock_that_was_set_back(resume, tmp_path):
+    """What was written last looks older than what was written before."""
+    os.utime(tmp_path / 'work/iter_4.pth', (0, 0))
+    resume().train()
+    assert os.stat(tmp_path / 'work/iter_4.pth').st_mtime == 0  # not trained again
 
 
 def test_nothing_to_resume_from(run, tmp_path):
