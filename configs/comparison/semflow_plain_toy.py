@@ -4,6 +4,7 @@ _base_ = '../semflow/semflow_tiny-unet_1xb8-1700_toy-street-64x96.py'
 model = dict(
     semflow=dict(
         codec=dict(amplitude=15, grain=1),
-        process=dict(start_fraction=0., end_fraction=0.),
+        process=dict(start_fraction=0., end_fraction=0., time_grid='uniform'),
+        refiner=None,
         losses=[dict(type='MatchingLoss')],
         wrappers=[]))

@@ -11,11 +11,16 @@ model = dict(
     semflow=dict(
         codec=codec,
         process=dict(
-            type='RectifiedFlow', start_fraction=0.5, end_fraction=0.125),
+            type='RectifiedFlow',
+            start_fraction=0.5,
+            end_fraction=0.125,
+            time_grid=dict(image_to_mask=(10, 1))),
         wrappers=[dict(type='EndStdPreconditioning', end_std=(0.5, 1.1))],
+        refiner=dict(
+            type='LatentRefiner', latent_channels=48, num_classes=8, scale=0.2),
         losses=[
             dict(type='MatchingLoss'),
-            dict(type='OneStepMapLoss', weight=0.5, scale=1.5, start_only=True)
+            dict(type='RefinerLoss', network_share=0.2)
         ]))
 # How images are drawn, here and by the tools.
 synthesis = dict(num_steps=3)
