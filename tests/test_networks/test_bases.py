@@ -92,9 +92,12 @@ def null_of(pipeline, name):
     if name == 'sd3':
         found = pipeline.encode_prompt('', '', '', max_sequence_length=7, **once)
         return dict(prompt=found[0], pooled=found[2])
-    found = pipeline.encode_prompt('', **once)
     if name == 'sdxl':
-        return dict(prompt=found[0], pooled=found[2])
+        # What stands for no prompt, beside one.
+        once['do_classifier_free_guidance'] = True
+        _, prompt, _, pooled = pipeline.encode_prompt('a street', **once)
+        return dict(prompt=prompt, pooled=pooled)
+    found = pipeline.encode_prompt('', **once)
     if name in ('sana', 'pixart'):
         return dict(prompt=found[0], mask=found[1])
     return dict(prompt=found[0])
@@ -106,7 +109,43 @@ def test_the_null_condition_is_that_of_the_pipeline(name, base, loaded):
     for key, value in null_of(base(name)[1], name).items():
         own = getattr(net, f'null_{key}')
         torch.testing.assert_close(own, value)
-        assert own.abs().sum() > 0
+        # SDXL's published folder asks for zeros.
+        assert own.any() == (name != 'sdxl')
+
+
+def sdxl_with(folder, tmp_path, index):
+    """A copy of a folder with another index, and the network that reads it."""
+    copied = shutil.copytree(folder, tmp_path / 'sdxl')
+    (copied / 'model_index.json').write_text(json.dumps(index))
+    net = build('sdxl')
+    net.sd_folder = str(copied)
+    return net
+
+
+@pytest.mark.parametrize('zeros', [True, False, None])
+def test_the_null_condition_of_sdxl_is_zeros_where_its_folder_says_so(
+        zeros, base, tmp_path):
+    folder, pipeline = base('sdxl')
+    index = json.loads((folder / 'model_index.json').read_text())
+    assert index.pop('force_zeros_for_empty_prompt') is True
+    given = {} if zeros is None else dict(force_zeros_for_empty_prompt=zeros)
+    net = sdxl_with(folder, tmp_path, index | given)
+    net.init_weights()
+    theirs = type(pipeline).from_pretrained(tmp_path / 'sdxl')
+    for key, value in null_of(theirs, 'sdxl').items():
+        own = getattr(net, f'null_{key}')
+        torch.testing.assert_close(own, value)
+        assert own.any() == (zeros is False)
+
+
+def test_a_folder_of_sdxl_that_does_not_say(base, tmp_path):
+    folder, _ = base('sdxl')
+    net = sdxl_with(folder, tmp_path, dict(force_zeros_for_empty_prompt='no'))
+    with pytest.raises(ValueError, match="json must be true or false, but got 'no'"):
+        net.init_weights()
+    (tmp_path / 'sdxl/model_index.json').unlink()
+    with pytest.raises(FileNotFoundError, match='index.json is not a file: the pipel'):
+        net.init_weights()
 
 
 @torch.no_grad()
