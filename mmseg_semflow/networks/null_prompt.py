@@ -39,11 +39,13 @@ def _read(folder: PathLike, number: int,
     names = [f'tokenizer{suffix}', f'text_encoder{suffix}']
     check_folder(folder, *names, base=base)
     config = read_json(Path(folder) / names[1] / 'config.json')
+    # That of the files, which version 4 does not read by itself.
+    key = 'torch_dtype' if transformers.__version__[:2] == '4.' else 'dtype'
     with naming_part(folder, names[1]), bounded_weights(folder, names[1]):
         name, = config['architectures']
         encoder, keys = getattr(transformers, name).from_pretrained(
             folder, subfolder=names[1], local_files_only=True,
-            output_loading_info=True)
+            output_loading_info=True, **{key: 'auto'})
     # transformers leaves these at random values.
     if keys['missing_keys']:
         raise ValueError(
