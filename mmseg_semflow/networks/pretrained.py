@@ -350,8 +350,12 @@ def _dtype_of_files(folder: PathLike, subfolder: str) -> torch.dtype:
     """
     found = set()
     for path in Path(folder, subfolder).glob(f'{WEIGHTS}*.safetensors'):
-        with safe_open(path, 'pt') as file:
-            found.update(file.get_slice(key).get_dtype() for key in file.keys())
+        try:
+            with safe_open(path, 'pt') as file:
+                found.update(file.get_slice(key).get_dtype() for key in file.keys())
+        except Exception as error:
+            raise ValueError(f'{path} cannot be read: it is truncated or no '
+                             f'safetensors file ({error})') from error
     name = found.pop() if len(found) == 1 else ''
     return dict(BF16=torch.bfloat16, F16=torch.float16).get(name, torch.float32)
 
