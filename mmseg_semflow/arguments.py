@@ -95,6 +95,11 @@ def fits(value: Any, annotation: Any) -> bool:
     return True
 
 
+def both_sides(scale: Any) -> Any:
+    """Give the two sides of a ``scale`` that is one number, as mmcv's Resize does."""
+    return (scale, scale) if isinstance(scale, int) else scale
+
+
 def _check(cls: type, signature: inspect.Signature, args: tuple, kwargs: dict,
            error: Any = None) -> None:
     for name, value in signature.bind(*args, **kwargs).arguments.items():

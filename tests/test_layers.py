@@ -75,7 +75,7 @@ ALLOWED = {
         'apis'
     },
     'apis/inferencer.py': {
-        *TOOLBOX, 'export', 'models', 'synthesis', 'apis'
+        *TOOLBOX, 'PIL', 'export', 'models', 'synthesis', 'apis'
     },
     'apis/setup_check.py': {
         *TOOLBOX, 'packaging', 'datasets', 'engine', 'flow', 'models', 'networks',
@@ -85,16 +85,16 @@ ALLOWED = {
         'torch', 'matplotlib', 'scipy', 'mmengine', 'evaluation', 'synthesis', 'apis'
     },
     'apis': {
-        *TOOLBOX, 'matplotlib', 'safetensors', 'datasets', 'files', 'flow',
-        'models', 'pixels', 'safe_loading', 'synthesis', 'apis'
+        *TOOLBOX, 'matplotlib', 'safetensors', 'arguments', 'datasets', 'export',
+        'files', 'flow', 'models', 'pixels', 'safe_loading', 'synthesis', 'apis'
     },
     'comparison': {
         *TOOLBOX, 'matplotlib', 'mmagic', 'mmdet', 'apis', 'datasets', 'extras',
         'files', 'flow', 'models', 'pixels', 'synthesis', 'comparison'
     },
     'generation': {
-        *TOOLBOX, 'matplotlib', 'apis', 'datasets', 'engine', 'files', 'pixels',
-        'synthesis', 'generation'
+        *TOOLBOX, 'matplotlib', 'apis', 'arguments', 'datasets', 'engine', 'files',
+        'pixels', 'synthesis', 'generation'
     },
     'benchmark/parts.py': {*TOOLBOX, 'torchvision', 'pytest', 'apis', 'benchmark'},
     'benchmark': {

@@ -20,6 +20,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('pictures', help='a picture or a folder of pictures')
     parser.add_argument(
         '--repeats', type=int, default=5, help='rounds of the clock; default: 5')
+    parser.add_argument(
+        '--providers', nargs='+',
+        help='of an ONNX file, in this order, for example CUDAExecutionProvider; '
+        'default: all that ONNX Runtime has')
     return parser.parse_args()
 
 
@@ -33,7 +37,7 @@ def main() -> None:
         from mmseg_semflow.synthesis.pictures import list_pictures
     pictures = list_pictures(args.pictures)
     pipe = SemFlowPipeline.from_pretrained(args.folder)
-    segmentor = ExportedSegmentor(args.file)
+    segmentor = ExportedSegmentor(args.file, providers=args.providers)
     print(compare_labels(pipe, segmentor, pictures))
     for name, seconds in measure_latency(
             pipe, segmentor, pictures[0], args.repeats).items():

@@ -25,6 +25,10 @@ def parse_args() -> argparse.Namespace:
         'the config')
     parser.add_argument('--device')
     parser.add_argument(
+        '--providers', nargs='+',
+        help='of an ONNX file, in this order, for example CUDAExecutionProvider; '
+        'default: all that ONNX Runtime has')
+    parser.add_argument(
         '--host', default='127.0.0.1',
         help='default: 127.0.0.1, this machine alone; 0.0.0.0: any')
     parser.add_argument('--port', type=int, default=7860)
@@ -50,7 +54,8 @@ def main() -> None:
         from mmseg_semflow.apis import SemFlowInferencer
         from mmseg_semflow.webapp.app import serve
     inferencer = SemFlowInferencer(
-        args.config, args.checkpoint, args.device, channel_order='rgb')
+        args.config, args.checkpoint, args.device, channel_order='rgb',
+        providers=args.providers)
     serve(inferencer, args.host, args.port,
           login=(args.user, password) if args.user else None,
           root_path=args.root_path, seconds=args.seconds)

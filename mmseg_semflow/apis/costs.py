@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from mmseg_semflow.arguments import both_sides
+
 from .loading import innermost
 
 Size = Tuple[int, int]
@@ -37,7 +39,7 @@ def training_size(cfg: Config) -> Size:
             size = size or transform['crop_size']
     for transform in dataset.get('pipeline', ()):
         if transform['type'] == 'Resize' and transform.get('scale'):
-            size = size or tuple(transform['scale'])[::-1]
+            size = size or tuple(both_sides(transform['scale']))[::-1]
     size = size or dataset.get('generate', {}).get('size')
     if size is None:
         raise ValueError(

@@ -1,5 +1,6 @@
 """Both directions of SemFlow from Python."""
 
+import copy
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -11,8 +12,12 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmseg.apis import inference_model
 from mmseg.structures import SegDataSample
+from PIL import Image
 
+from mmseg_semflow.export.preparation import Picture as AnyPicture
+from mmseg_semflow.export.preparation import to_rgb
 from mmseg_semflow.export.segmentor import ExportedSegmentor, is_exported
+from mmseg_semflow.export.settings import find_test_pipeline
 from mmseg_semflow.models import SemFlowModel
 from mmseg_semflow.models.segmentors import SemFlow
 from mmseg_semflow.synthesis import (
@@ -56,6 +61,8 @@ class SemFlowInferencer:
             for an exported file.
         channel_order (str): Order of the channels of all arrays, ``'bgr'`` as
             in mmcv or ``'rgb'`` as in matplotlib. Defaults to ``'bgr'``.
+        providers (Sequence[str], optional): For an ONNX file, see
+            :class:`ExportedSegmentor`. Defaults to None; must be None for all else.
 
     Attributes:
         exported (ExportedSegmentor | None): The exported file, if there is one.
@@ -69,16 +76,22 @@ class SemFlowInferencer:
                  config: ConfigType,
                  checkpoint: Optional[str] = None,
                  device: Optional[str] = None,
-                 channel_order: str = 'bgr') -> None:
+                 channel_order: str = 'bgr',
+                 providers: Optional[Sequence[str]] = None) -> None:
         if channel_order not in ('bgr', 'rgb'):
             raise ValueError("channel_order must be 'bgr' or 'rgb', but got "
                              f'{channel_order!r}')
         self.channel_order = channel_order
-        self.exported = _load_exported(config, checkpoint, device)
+        self.exported = _load_exported(config, checkpoint, device, providers)
         if self.exported is not None:
             self.classes, self.palette = self.exported.classes, self.exported.palette
             return
         self._model = load_model(config, checkpoint, device)
+        pipeline = find_test_pipeline(self.model.cfg)
+        if pipeline is not None:
+            # Where mmseg looks for it, and changes it.
+            self.model.cfg = copy.copy(self.model.cfg)
+            self.model.cfg.test_pipeline = copy.deepcopy(pipeline)
         self.classes = tuple(self.model.dataset_meta['classes'])
         self.palette = [list(c) for c in self.model.dataset_meta['palette']]
 
@@ -112,16 +125,20 @@ class SemFlowInferencer:
 
     def segment(
         self,
-        images: Union[Picture, Sequence[Picture]],
+        images: Union[AnyPicture, Sequence[AnyPicture]],
         num_steps: Optional[int] = None,
         solver: Optional[str] = None,
         return_datasamples: bool = False
     ) -> Union[np.ndarray, SegDataSample, list]:
         """Segment images through the test pipeline of the config.
 
+        That is the one of the dataset in ``test_dataloader``, by which
+        mmsegmentation tests, or, where that has none, the variable ``test_pipeline``.
+
         Args:
-            images (str | Path | np.ndarray | Sequence): Files or arrays,
-                uint8, shape (H, W, 3), one or a list.
+            images (str | Path | np.ndarray | Image | Sequence): Files, pictures of
+                PIL, or arrays, uint8, shape (H, W, 3), one or a list. Files and
+                pictures are turned as their EXIF says.
             num_steps (int, optional): Number of solver steps. Defaults to
                 None, that of ``test_cfg``.
             solver (str, optional): Name of the solver. Defaults to None, that
@@ -263,14 +280,14 @@ class SemFlowInferencer:
         return results if isinstance(masks, (list, tuple)) else results[0]
 
     def trajectory(self,
-                   image: Optional[Picture] = None,
+                   image: Optional[AnyPicture] = None,
                    mask: Optional[Picture] = None,
                    palette: Optional[Palette] = None,
                    **kwargs) -> np.ndarray:
         """Decode the latents at all times of the solver (Fig. 6 and 7).
 
         Args:
-            image (str | Path | np.ndarray, optional): Start of the forward
+            image (str | Path | np.ndarray | Image, optional): Start of the forward
                 flow. Defaults to None.
             mask (str | Path | np.ndarray, optional): Start of the reverse
                 flow. Defaults to None.
@@ -311,7 +328,7 @@ class SemFlowInferencer:
         return read_label_map(mask, self.semflow.codec, palette,
                               reduce_zero_label)
 
-    def _pixels(self, image: Picture,
+    def _pixels(self, image: AnyPicture,
                 size: Optional[Sequence[int]]) -> torch.Tensor:
         array = self._to_bgr(image)
         if size is not None:
@@ -321,7 +338,9 @@ class SemFlowInferencer:
         return self.semflow.codec.normalize(
             pixels[None].to(self.semflow.device).float())
 
-    def _to_bgr(self, image: Picture) -> np.ndarray:
+    def _to_bgr(self, image: AnyPicture) -> np.ndarray:
+        if isinstance(image, Image.Image):
+            return to_rgb(image)[..., ::-1]
         # Always an array: mmseg's inference_model forgets how to read files
         # once it was given an array.
         if not isinstance(image, np.ndarray):
@@ -347,7 +366,8 @@ class SemFlowInferencer:
 
 
 def _load_exported(config: ConfigType, checkpoint: Optional[str],
-                   device: Optional[str]) -> Optional[ExportedSegmentor]:
+                   device: Optional[str],
+                   providers: Optional[Sequence[str]]) -> Optional[ExportedSegmentor]:
     """Load an exported file, if there is one in the place of a checkpoint or alone."""
     alone = checkpoint is None
     if is_exported(config) != alone:
@@ -357,12 +377,15 @@ def _load_exported(config: ConfigType, checkpoint: Optional[str],
             f'{getattr(config, "filename", config)} and {checkpoint}')
     path = config if alone else checkpoint
     if not is_exported(path):
+        if providers is not None:
+            raise ValueError(f'providers are for an ONNX file, but {path} is none, and '
+                             f'got {providers!r}: set the device')
         return None
     if device is not None:
         raise ValueError(
             f'device must be None for {path}, but got {device!r}: ONNX Runtime takes '
-            'the best that it knows, a file of torch.export the CPU')
-    exported = ExportedSegmentor(path)
+            'the best that it knows (or set providers), a file of torch.export the CPU')
+    exported = ExportedSegmentor(path, providers=providers)
     if not alone:
         cfg = read_config(config)
         classes = meta_of_dataset(cfg).get('classes') or exported.classes

@@ -10,6 +10,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
+from mmseg_semflow.export.settings import find_test_dataset
 from mmseg_semflow.pixels import check_palette
 from mmseg_semflow.safe_loading import load_from_anywhere, weights_in
 
@@ -151,7 +152,7 @@ def meta_of_dataset(cfg: Config) -> dict:
         dict: As in ``meta.dataset_meta`` of a checkpoint; empty if the config
         does not say.
     """
-    dataset = _test_dataset(cfg)
+    dataset = find_test_dataset(cfg)
     if 'type' not in dataset:
         return {}
     init_default_scope(cfg.get('default_scope', 'mmseg'))
@@ -167,11 +168,4 @@ def meta_of_dataset(cfg: Config) -> dict:
 
 def dataset_name(cfg: Config) -> str:
     """Name the class of the dataset of a config; '' if it does not say."""
-    return str(_test_dataset(cfg).get('type', ''))
-
-
-def _test_dataset(cfg: Config) -> dict:
-    dataset = innermost(cfg.get('test_dataloader', {}).get('dataset', {}))
-    while 'datasets' in dataset:  # concatenated, of the same classes
-        dataset = innermost(dataset['datasets'][0])
-    return dataset
+    return str(find_test_dataset(cfg).get('type', ''))

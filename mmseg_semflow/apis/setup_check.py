@@ -355,10 +355,14 @@ class SetupCheck:
         if not os.access(there, os.W_OK):
             raise ValueError(f'{there} is not writable, but {folder} is where '
                              'checkpoints go: choose another --work-dir')
-        keys = ['parameters', 'autoencoder', 'ema']
+        memory = self._estimate
+        size = memory['parameters'] + memory['autoencoder'] + memory['ema']
+        if self.cfg.model.semflow.network.get('lora'):
+            # Of a network with an adapter, what is trained alone.
+            copies = 2 if memory['ema'] else 1
+            size -= copies * (memory['parameters'] - memory['gradients'])
         if hook.get('save_optimizer', True):
-            keys.append('optimizer')
-        size = sum(self._estimate[key] for key in keys)
+            size += memory['optimizer']
         count = _checkpoints(hook, self.cfg.train_cfg)
         # Those of a training that is resumed are there already.
         held = sum(path.stat().st_size for path in folder.glob('*.pth'))

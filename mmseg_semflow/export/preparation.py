@@ -5,7 +5,7 @@ from typing import Any, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from mmseg_semflow.arguments import fits
@@ -22,14 +22,14 @@ def to_rgb(image: Picture) -> np.ndarray:
     """Give a picture as RGB, uint8, shape (H, W, 3).
 
     Args:
-        image (str | Path | np.ndarray | Image): A file, a picture of PIL, or an
-            array that is RGB already.
+        image (str | Path | np.ndarray | Image): A file or a picture of PIL, which
+            is turned as its EXIF says, or an array that is RGB already.
 
     Raises:
         ValueError: If it cannot be read or is no such array.
     """
     if isinstance(image, Image.Image):
-        return np.array(image.convert('RGB'))
+        return np.array(ImageOps.exif_transpose(image).convert('RGB'))
     if not isinstance(image, np.ndarray):
         return read_rgb(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

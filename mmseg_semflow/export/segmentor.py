@@ -69,14 +69,20 @@ class ExportedSegmentor:
         path (str | Path): The file, ``.onnx`` or ``.pt2``.
         channel_order (str): Order of the channels of arrays, ``'bgr'`` or
             ``'rgb'``. Defaults to ``'bgr'``, as for the inferencer.
+        providers (Sequence[str], optional): By which of its execution providers ONNX
+            Runtime computes, the first that can, such as
+            ``['CUDAExecutionProvider']``. Defaults to None, all that it has, in its
+            own order. Must be None for a file of ``torch.export``, which the CPU runs.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If onnxruntime is not installed, for an ONNX file.
-        ValueError: If the file is damaged or of something else. It is named.
+        ValueError: If the file is damaged or of something else, or providers are not
+            there. It is named.
     """
 
-    def __init__(self, path: Union[str, Path], channel_order: str = 'bgr') -> None:
+    def __init__(self, path: Union[str, Path], channel_order: str = 'bgr',
+                 providers: Optional[Sequence[str]] = None) -> None:
         if channel_order not in ('bgr', 'rgb'):
             raise ValueError("channel_order must be 'bgr' or 'rgb', but got "
                              f'{channel_order!r}')
@@ -84,8 +90,13 @@ class ExportedSegmentor:
         suffix = check_suffix(self.path)
         if not self.path.is_file():
             raise FileNotFoundError(f'{path} is not a file: tools/export.py writes one')
-        load = load_onnx if suffix == ONNX else _load_program
-        run, note = load(self.path)
+        if suffix == ONNX:
+            run, note = load_onnx(self.path, providers)
+        elif providers is None:
+            run, note = _load_program(self.path)
+        else:
+            raise ValueError(f'providers must be None for {path}, which torch runs on '
+                             f'the CPU, but got {providers!r}')
         self.graph = _Graph(run)
         if note is None:
             raise ValueError(f'{path} is no segmentor of SemFlow: it does not say '
@@ -207,6 +218,15 @@ class ExportedSegmentor:
             pixels, (0, -width % factor, 0, -height % factor), mode='replicate')
         sides = list(padded.shape[-2:])
         if size is not None and sides != size:
+            how = self.note['segmentation']
+            if how['mode'] == 'slide':
+                window = 'x'.join(map(str, how['crop_size']))
+                raise ValueError(
+                    f'{self.path} segments in windows of {window} (height x width), '
+                    'which a picture must fill as it is prepared, but the network '
+                    f'would get {sides[0]}x{sides[1]}: enlarge the picture, or export '
+                    'a file for such pictures, all of one size, with --size '
+                    f'{sides[0]} {sides[1]}')
             raise ValueError(
                 f'{self.path} was exported for pictures of {size[0]}x{size[1]} (height '
                 f'x width), but the network would get {sides[0]}x{sides[1]}: export '
@@ -230,12 +250,16 @@ class ExportedSegmentor:
         return found[..., :height, :width]
 
 
-def load_onnx(path: Path) -> Any:
+def load_onnx(path: Path, providers: Optional[Sequence[str]] = None) -> Any:
     """Load an ONNX file: what runs it, and what it says of itself, or None.
+
+    Args:
+        path (Path): The file.
+        providers (Sequence[str], optional): See :class:`ExportedSegmentor`.
 
     Raises:
         ImportError: If onnxruntime is not installed.
-        ValueError: If it cannot be read.
+        ValueError: If it cannot be read, or providers are not there.
     """
     # It would tell its makers of every start.
     os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
@@ -243,9 +267,17 @@ def load_onnx(path: Path) -> Any:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError(str(path), 'onnxruntime', 'export', error) from error
+    available = onnxruntime.get_available_providers()
+    if providers is None:
+        providers = available
+    if isinstance(providers, str) or not providers or any(
+            name not in available for name in providers):
+        raise ValueError(
+            f'providers for {path} must be a list of those that onnxruntime '
+            f'{onnxruntime.__version__} has here, {", ".join(available)}, but got '
+            f'{providers!r}')
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), providers=onnxruntime.get_available_providers())
+        session = onnxruntime.InferenceSession(str(path), providers=list(providers))
         note = session.get_modelmeta().custom_metadata_map.get(NOTE)
     # Of its own kinds, which have no other parent.
     except Exception as error:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, List, Mapping, Optional
 
-from mmseg_semflow.arguments import fits
+from mmseg_semflow.arguments import both_sides, fits
 
 from .preparation import check_interpolation
 
@@ -102,10 +102,32 @@ def _plain(settings: dict, name: str) -> dict:
     return json.loads(json.dumps(settings, default=refuse))
 
 
+def find_test_dataset(cfg: Any) -> dict:
+    """Find the config of the dataset in ``test_dataloader`` that wrappers hold."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset or 'datasets' in dataset:
+        # Those that are concatenated are of the same classes.
+        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    return dataset
+
+
+def find_test_pipeline(cfg: Any) -> Optional[List[dict]]:
+    """Find how a config prepares its test pictures.
+
+    Args:
+        cfg (Config): The config.
+
+    Returns:
+        List[dict] | None: The pipeline of the dataset in ``test_dataloader``, by which
+        mmsegmentation tests; where that has none, ``test_pipeline``, which is else a
+        variable alone; None where there is neither.
+    """
+    return find_test_dataset(cfg).get('pipeline') or cfg.get('test_pipeline')
+
+
 def _preparation(cfg: Any, name: str) -> dict:
     """Read from the test pipeline how pictures reach the network."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
-    pipeline: Optional[List[dict]] = cfg.get('test_pipeline', dataset.get('pipeline'))
+    pipeline = find_test_pipeline(cfg)
     if pipeline is None:
         raise ValueError(f'{name} has no test_pipeline, which says how pictures '
                          'are prepared')
@@ -128,7 +150,7 @@ def _preparation(cfg: Any, name: str) -> dict:
             raise ValueError(f'the test_pipeline of {name} has Resize twice, which '
                              'cannot be exported')
         resize = dict(
-            scale=transform['scale'],
+            scale=both_sides(transform['scale']),
             keep_ratio=transform.get('keep_ratio', False),
             interpolation=transform.get('interpolation', 'bilinear'),
             backend=transform.get('backend', 'cv2'))

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from mmseg_semflow.apis import SemFlowInferencer
 from mmseg_semflow.apis.loading import innermost
+from mmseg_semflow.arguments import both_sides
 from mmseg_semflow.datasets.cached_latents import dataset_key
 from mmseg_semflow.datasets.label_maps import LabelMaps
 from mmseg_semflow.datasets.mask_choice import (
@@ -209,10 +210,9 @@ def scale_of_training(dataset: dict, sides: Sequence[int],
         if transform['type'] == 'RandomResize':
             ratios = transform.get('ratio_range')
         elif transform['type'] == 'Resize' and transform.get('keep_ratio'):
-            ratios = (1., 1.) if isinstance(
-                transform.get('scale'), (tuple, list)) else None
+            ratios = (1., 1.) if transform.get('scale') else None
         if ratios:
-            scale = transform['scale']
+            scale = both_sides(transform['scale'])
             resized = min(max(scale) / max(sides), min(scale) / min(sides))
             covering = max(
                 crop / side for crop, side in zip(size, sides, strict=True))

@@ -113,6 +113,8 @@ class SemFlowModel(BaseModule):
                  for wrapper in self.wrappers))
         for wrapper in self.wrappers:
             self.process.check_wrapper(wrapper)
+            if hasattr(wrapper, 'check_network'):
+                wrapper.check_network(self.network)
         if self.refiner is not None:
             check_reader(self.refiner, self.autoencoder, self.codec.num_classes)
         for loss in self.losses:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Null = Dict[str, Tensor]
+# In it a folder says which pipeline it is of, and how that is set.
+INDEX = 'model_index.json'
 
 
 def _read(folder: PathLike, number: int,
@@ -37,11 +39,13 @@ def _read(folder: PathLike, number: int,
     names = [f'tokenizer{suffix}', f'text_encoder{suffix}']
     check_folder(folder, *names, base=base)
     config = read_json(Path(folder) / names[1] / 'config.json')
+    # That of the files, which version 4 does not read by itself.
+    key = 'torch_dtype' if transformers.__version__[:2] == '4.' else 'dtype'
     with naming_part(folder, names[1]), bounded_weights(folder, names[1]):
         name, = config['architectures']
         encoder, keys = getattr(transformers, name).from_pretrained(
             folder, subfolder=names[1], local_files_only=True,
-            output_loading_info=True)
+            output_loading_info=True, **{key: 'auto'})
     # transformers leaves these at random values.
     if keys['missing_keys']:
         raise ValueError(
@@ -73,11 +77,32 @@ def of_sd(folder: PathLike, length: Optional[int] = None, base: str = '') -> Nul
 
 
 def of_sdxl(folder: PathLike, length: Optional[int] = None, base: str = '') -> Null:
-    """Encode it for SDXL: the last states but one of both, pooled by the second."""
+    """Encode it for SDXL: the last states but one of both, pooled by the second.
+
+    Where the folder has ``force_zeros_for_empty_prompt``, as the published one, it is
+    zeros, which the network was trained with, as in diffusers' pipeline.
+    """
     first, second = (_encode(folder, number, length, base) for number in (1, 2))
-    return dict(
+    null = dict(
         prompt=torch.cat([out.hidden_states[-2] for out in (first, second)], -1),
         pooled=second.text_embeds)
+    if _zeroes_empty_prompt(folder):
+        return {key: torch.zeros_like(value) for key, value in null.items()}
+    return null
+
+
+def _zeroes_empty_prompt(folder: PathLike) -> bool:
+    path = Path(folder) / INDEX
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'{path} is not a file: the pipeline of SDXL says in it whether the empty '
+            'prompt is zeros (force_zeros_for_empty_prompt)')
+    # By default as in the pipeline.
+    found = read_json(path).get('force_zeros_for_empty_prompt', True)
+    if not isinstance(found, bool):
+        raise ValueError(f'force_zeros_for_empty_prompt of {path} must be true or '
+                         f'false, but got {found!r}')
+    return found
 
 
 def of_sd3(folder: PathLike, length: Optional[int] = None, base: str = '') -> Null:

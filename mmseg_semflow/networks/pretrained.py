@@ -322,10 +322,14 @@ def bounded_weights(folder: PathLike, subfolder: str) -> Iterator[None]:
     path = Path(folder, subfolder)
     size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
     left = size
+    # transformers 5 registers a weight again when it is read.
+    known = set()
 
     def count(module: nn.Module, name: str, weight: Optional[Tensor]) -> None:
         nonlocal left
-        left -= 0 if weight is None else weight.numel()
+        if weight is not None and (module, name) not in known:
+            known.add((module, name))
+            left -= weight.numel()
         if left < 0:
             raise ValueError(
                 f'{path}/config.json declares more weights than the {size:,} bytes '
@@ -339,11 +343,29 @@ def bounded_weights(folder: PathLike, subfolder: str) -> Iterator[None]:
         hook.remove()
 
 
+def _dtype_of_files(folder: PathLike, subfolder: str) -> torch.dtype:
+    """Tell what the weights of a part are read as, so that no more is held of them.
+
+    float32 where they are not all bfloat16 or all float16.
+    """
+    found = set()
+    for path in Path(folder, subfolder).glob(f'{WEIGHTS}*.safetensors'):
+        try:
+            with safe_open(path, 'pt') as file:
+                found.update(file.get_slice(key).get_dtype() for key in file.keys())
+        except Exception as error:
+            raise ValueError(f'{path} cannot be read: it is truncated or no '
+                             f'safetensors file ({error})') from error
+    name = found.pop() if len(found) == 1 else ''
+    return dict(BF16=torch.bfloat16, F16=torch.float16).get(name, torch.float32)
+
+
 def load_part(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
     """Initialise a network from its subfolder of a diffusers folder.
 
     Args:
-        module (ModelMixin): The UNet, transformer or VAE to fill.
+        module (ModelMixin): The UNet, transformer or VAE to fill. Its weights keep
+            their dtype, whatever that of the files.
         folder (str | Path): The folder, its weights as safetensors or .bin.
         subfolder (str): ``'unet'``, ``'transformer'`` or ``'vae'``.
 
@@ -365,6 +387,7 @@ def load_part(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
             subfolder=subfolder,
             local_files_only=True,
             low_cpu_mem_usage=False,
+            torch_dtype=_dtype_of_files(folder, subfolder),
             output_loading_info=True)
     # diffusers leaves these at random values.
     if keys['missing_keys']:

@@ -3,7 +3,7 @@
 from typing import Dict, Optional, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Condition, Generators, Network
@@ -11,6 +11,7 @@ from mmseg_semflow.registry import MODELS, BaseModule
 
 from .null_prompt import encode_prompts
 from .pretrained import name_folder
+from .velocity_unet import VelocityUNet
 
 
 @MODELS.register_module()
@@ -73,6 +74,19 @@ class TextPrompt(BaseModule):
         self.dropout = dropout
         self.register_buffer('scene', torch.zeros(1, prompt_length, token_channels))
         self.register_buffer('names', torch.zeros(len(self.classes), token_channels))
+
+    def check_network(self, network: nn.Module) -> None:
+        """Raise a ValueError unless a network reads the prompts of this module."""
+        if not isinstance(network, VelocityUNet):
+            raise ValueError(
+                'TextPrompt is for a VelocityUNet, which reads the text encoder of '
+                f'Stable Diffusion, but the network is a {type(network).__name__}: '
+                'take TextPrompt out of wrappers, or another network')
+        own, wanted = (tuple(p.shape[1:]) for p in (self.scene, network.null_prompt))
+        if own != wanted:
+            raise ValueError(
+                f'prompt_length and token_channels of TextPrompt are {own}, but the '
+                f'prompt of the network has {wanted}: they must be the same')
 
     def init_weights(self) -> None:
         """Encode the scene and the names of the classes.

@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 from mmseg_semflow.arguments import checked, naming
 from mmseg_semflow.flow import Condition
-from mmseg_semflow.registry import FUNCTIONS, MODELS, BaseModule
+from mmseg_semflow.registry import FUNCTIONS, MODELS
 
+from .low_rank import AdaptableNetwork
 from .null_prompt import fill_null, of_flux, of_flux2, of_sd3, of_unmasked
-from .pretrained import TRANSFORMERS, base_of, load_part
+from .pretrained import TRANSFORMERS, base_of, load_part, name_folder
 
 BLOCKS = ('JointTransformerBlock', 'FluxTransformerBlock',
           'FluxSingleTransformerBlock', 'Flux2TransformerBlock',
@@ -190,7 +191,7 @@ FORMS: Dict[str, _Form] = dict(
 
 @MODELS.register_module()
 @checked
-class VelocityTransformer(BaseModule):
+class VelocityTransformer(AdaptableNetwork):
     r"""Predict the velocity :math:`v_\theta(z_t, t)` by a diffusers transformer.
 
     Stable Diffusion 3, FLUX.1 and .2 and SANA are rectified flows themselves, from
@@ -204,6 +205,9 @@ class VelocityTransformer(BaseModule):
     The condition is always the empty prompt, whose embeddings are buffers of the
     state dict, so that no text encoder is needed after training starts; of
     DiT it is the class that stands for none.
+
+    With ``lora`` the weights of the folder are the base of an adapter, as for a
+    :class:`VelocityUNet`.
 
     Latents that do not fit the patches are padded by their last row and column, and
     the result is cropped.
@@ -221,11 +225,16 @@ class VelocityTransformer(BaseModule):
             is told, always the same. Defaults to 1., none.
         gradient_checkpointing (bool): Whether to trade speed for memory in
             training. Defaults to False.
+        lora (dict, optional): Arguments of :class:`LowRankAdapter`: ``rank``, and
+            ``alpha``, ``targets`` and ``swap``. Defaults to None, all weights are
+            trained.
 
     Raises:
-        ValueError: If ``type`` is not known, or not to this version of diffusers.
+        ValueError: If ``type`` is not known, or not to this version of diffusers, or
+            ``lora`` breaks its rules.
     """
 
+    part = 'transformer'
     # The time at t = 1 in the steps of a diffusion.
     num_train_timesteps = 1000
 
@@ -234,7 +243,8 @@ class VelocityTransformer(BaseModule):
                  sd_folder: Optional[str] = None,
                  prompt_length: Optional[int] = None,
                  guidance: float = 1.,
-                 gradient_checkpointing: bool = False) -> None:
+                 gradient_checkpointing: bool = False,
+                 lora: Optional[dict] = None) -> None:
         super().__init__()
         import diffusers
         if prompt_length is not None and prompt_length < 1:
@@ -268,6 +278,7 @@ class VelocityTransformer(BaseModule):
         if self.form.rounds_time:
             embed = self.transformer.get_submodule(self.form.rounds_time)
             embed.timestep_embedder.register_forward_pre_hook(self._exact)
+        self.adapt(lora)
 
     def _exact(self, module: nn.Module, args: tuple) -> tuple:
         """Put waves of the time in the place of those that bfloat16 rounded."""
@@ -296,15 +307,20 @@ class VelocityTransformer(BaseModule):
 
         Raises:
             FileNotFoundError: If ``sd_folder`` is not there.
-            ValueError: If it holds another base.
+            ValueError: If it holds another base, or there are no weights for ``lora``
+                to change.
         """
-        if self.sd_folder is None:
-            return
-        load_part(self.transformer, self.sd_folder, 'transformer')
-        if self.form.encode:
+        self.load_core()
+        if self.form.encode and self.sd_folder is not None:
             base = base_of(type(self.transformer).__name__, self.transformer.config)
             fill_null(self._null(), self.sd_folder, base, self.form.encode,
                       self.prompt_length)
+
+    def _load_core(self) -> Optional[str]:
+        if self.sd_folder is None:
+            return None
+        load_part(self.transformer, self.sd_folder, 'transformer')
+        return name_folder(self.sd_folder, 'transformer')
 
     def forward(self,
                 zt: Tensor,

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from mmseg_semflow.arguments import checked, naming
 from mmseg_semflow.flow import Condition
-from mmseg_semflow.registry import FUNCTIONS, MODELS, BaseModule
+from mmseg_semflow.registry import FUNCTIONS, MODELS
 
-from .low_rank import LowRankAdapter
+from .low_rank import AdaptableNetwork
 from .null_prompt import fill_null, of_sd, of_sdxl
-from .pretrained import base_of, load_part, load_unet_file, name_folder, plain_names
+from .pretrained import base_of, load_part, load_unet_file, name_folder
 
 
 @FUNCTIONS.register_module()
@@ -36,7 +36,7 @@ def wrap_unet_blocks(module: nn.Module, recurse: bool,
 
 @MODELS.register_module()
 @checked
-class VelocityUNet(BaseModule):
+class VelocityUNet(AdaptableNetwork):
     r"""Predict the velocity :math:`v_\theta(z_t, t)` by a diffusers UNet.
 
     The UNet counts time in ``num_train_timesteps``: it receives
@@ -78,6 +78,8 @@ class VelocityUNet(BaseModule):
             ``picture_size``, or another with it.
     """
 
+    part = 'unet'
+
     def __init__(self,
                  unet: dict,
                  sd_folder: Optional[str] = None,
@@ -115,9 +117,7 @@ class VelocityUNet(BaseModule):
                       - len(sizes) * config.addition_time_embed_dim)
             self.register_buffer('null_pooled', torch.zeros(1, pooled))
             self.register_buffer('sizes', torch.tensor([sizes]))
-        self.lora = None if lora is None else LowRankAdapter(self.unet, **lora)
-        # Also where mmengine collects the state dict.
-        self._register_state_dict_hook(_leave_out_base)
+        self.adapt(lora)
 
     @property
     def in_channels(self) -> int:
@@ -129,11 +129,6 @@ class VelocityUNet(BaseModule):
         """int: Number of channels that it predicts."""
         return self.unet.config.out_channels
 
-    @property
-    def base(self) -> Optional[str]:
-        """str, optional: Digest of the base of an adapter, 16 digits."""
-        return None if self.lora is None else bytes(self.lora.base[:8].tolist()).hex()
-
     def init_weights(self) -> None:
         """Load the pretrained weights that the config names.
 
@@ -143,7 +138,7 @@ class VelocityUNet(BaseModule):
             ValueError: If they hold another architecture, or there are none
                 for ``lora`` to change.
         """
-        self._init_unet()
+        self.load_core()
         if self.sd_folder is not None:
             buffers = dict(prompt=self.null_prompt)
             if self.told_size:
@@ -152,38 +147,14 @@ class VelocityUNet(BaseModule):
                       base_of(type(self.unet).__name__, self.unet.config),
                       of_sdxl if self.told_size else of_sd, self.prompt_length)
 
-    def _init_unet(self) -> None:
-        source = self.unet_weights or self.sd_folder
-        if self.lora is not None and source is None:
-            raise ValueError(
-                'lora changes weights that are there already: name them by '
-                'unet_weights or sd_folder of the network, but both are None')
+    def _load_core(self) -> Optional[str]:
         if self.unet_weights is not None:
             load_unet_file(self.unet, self.unet_weights)
-        elif self.sd_folder is not None:
-            source = name_folder(self.sd_folder, 'unet')
+            return self.unet_weights
+        if self.sd_folder is not None:
             load_part(self.unet, self.sd_folder, 'unet')
-        if self.lora is not None:
-            self.lora.note_base(self.unet, str(source))
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args,
-                              **kwargs) -> None:
-        """Load the adapter upon the base that the config names."""
-        if self.lora is not None:
-            if not self.lora.base.any():
-                self._init_unet()
-            self.lora.accept(state_dict, f'{prefix}lora.')
-            own = self.unet.state_dict(prefix=f'{prefix}unet.')
-            state_dict.update({key: own[key] for key in plain_names(own).values()})
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def merge_lora(self) -> None:
-        """Add the adapter to its base: from now on it has all weights again."""
-        if self.lora is not None:
-            self.unet.fuse_lora()
-            self.unet.unload_lora()
-            self.unet.requires_grad_(True)
-            self.lora = None
+            return name_folder(self.sd_folder, 'unet')
+        return None
 
     def forward(self,
                 zt: Tensor,
@@ -228,13 +199,3 @@ class VelocityUNet(BaseModule):
         return self.unet(
             zt.to(self.unet.dtype), timestep, prompt,
             added_cond_kwargs=added, return_dict=False)[0].float()
-
-
-def _leave_out_base(module: VelocityUNet, state_dict: dict, prefix: str,
-                    local_metadata: dict) -> None:
-    """Take the frozen base of an adapter out of a state dict."""
-    if module.lora is not None:
-        inside = f'{prefix}unet.'
-        for key in plain_names(list(state_dict)).values():
-            if key.startswith(inside):
-                del state_dict[key]

@@ -152,3 +152,42 @@ def test_memory_and_flops(trained, shared_street, tmp_path):
     assert memory['activations'] > 0
     flops = count_flops(cfg, size)
     assert 0 < flops['network'] < flops['training']
+
+
+def test_an_adapter_of_a_transformer(shared_street, tmp_path):
+    """Trained, resumed with the same bits, found upon its folder, of the size told."""
+    pytest.importorskip('peft')
+    write_base('flux', tmp_path)
+
+    def train(name, **options):
+        cfg = config_of('flux', shared_street, tmp_path / name, tmp_path / 'flux',
+                        **options)
+        cfg.model.data_preprocessor.size = SIZE
+        cfg.model.semflow.network.lora = dict(rank=2)
+        findings = {f.subject: f for f in SetupCheck(cfg).run()}
+        assert {f.level for f in findings.values()} == {'ok'}, findings
+        torch.manual_seed(0)
+        Runner.from_cfg(cfg).train()
+        return cfg, findings['disk'].text, tmp_path / name / 'iter_4.pth'
+
+    cfg, told, path = train('whole')
+    found = weights(path)
+    inside = [key for key in found if key.startswith('semflow.network.transformer.')]
+    assert inside and all('.lora_' in key for key in inside)
+    # The weights, and twice the adapter for AdamW.
+    size = float(told.split(' GB')[0].split()[-1]) * 1e9
+    assert size == pytest.approx(
+        sum(value.nbytes for value in found.values())
+        + 2 * sum(found[key].nbytes for key in inside), rel=0.01)
+    _, _, again = train('again', resume=True,
+                        load_from=str(tmp_path / 'whole/iter_2.pth'))
+    for key, value in weights(again).items():
+        assert torch.equal(value, found[key]), key
+    net = load_model(cfg, path, 'cpu').semflow.network
+    base = load_file(tmp_path / 'flux/transformer/diffusion_pytorch_model.safetensors')
+    for key, value in net.transformer.state_dict().items():
+        plain = key.replace('.base_layer', '')
+        expected = base.get(plain)
+        if expected is None:
+            expected = found[f'semflow.network.transformer.{key}']
+        assert torch.equal(value, expected), key

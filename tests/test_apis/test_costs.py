@@ -175,6 +175,8 @@ def test_size_of_the_training_images(cfg):
     pipeline = cfg.train_dataloader.dataset.pipeline
     pipeline.insert(2, dict(type='Resize', scale=(96, 64)))
     assert training_size(cfg) == (64, 96)
+    pipeline[2]['scale'] = 80
+    assert training_size(cfg) == (80, 80)
     pipeline.insert(3, dict(type='RandomCrop', crop_size=(32, 48)))
     assert training_size(cfg) == (32, 48)
     cfg.model.data_preprocessor = Config(dict(size=(40, 56)))

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.apis import inference_model, init_model
+from PIL import ExifTags, Image
 
 from mmseg_semflow.apis import SemFlowInferencer, load_model
 from mmseg_semflow.apis.checkpoint_conversion import checkpoint_to_folder
@@ -59,6 +60,46 @@ def test_segment_equals_mmseg(shared_files, inferencer, image):
         np.testing.assert_array_equal(sample.pred_sem_seg.data[0], expected)
     assert inferencer.classes == META['classes']
     assert inferencer.palette == META['palette']
+
+
+def test_the_pipeline_is_that_of_the_test_loader(shared_files, inferencer, image):
+    """As in mmsegmentation's tools/test.py."""
+    cfg = Config.fromfile(shared_files[0])
+    cfg.test_dataloader.dataset.pipeline.insert(
+        1, dict(type='Resize', scale=(16, 12), keep_ratio=False))
+    cfg.test_dataloader = dict(
+        dataset=dict(type='ConcatDataset', datasets=[cfg.test_dataloader.dataset]))
+    before = cfg.to_dict()
+    small = SemFlowInferencer(cfg, shared_files[1], device='cpu')
+    found = small.segment(image, return_datasamples=True)
+    assert found.img_shape == (12, 16) and found.ori_shape == (24, 32)
+    assert small.segment(image).shape == (24, 32)
+    assert (small.segment(image) != inferencer.segment(image)).any()
+    assert cfg.to_dict() == before
+    cfg.pop('test_dataloader')
+    other = SemFlowInferencer(cfg, shared_files[1], device='cpu')
+    np.testing.assert_array_equal(other.segment(image), inferencer.segment(image))
+
+
+@pytest.fixture
+def turned(image, tmp_path):
+    """A picture whose EXIF says that it lies on its side, as file, PIL and array."""
+    path = tmp_path / 'turned.png'
+    with Image.open(image) as picture:
+        exif = picture.getexif()
+        exif[ExifTags.Base.Orientation] = 6
+        picture.save(path, exif=exif)
+    return path, Image.open(path), np.rot90(cv2.imread(image), -1)
+
+
+def test_exif_turns_pictures_of_pil_as_it_turns_files(inferencer, exported, turned):
+    for source in (inferencer, SemFlowInferencer(exported)):
+        of_file, of_pil, of_array = source.segment(list(turned))
+        assert of_file.shape == (32, 24) and len(np.unique(of_file)) > 1
+        np.testing.assert_array_equal(of_pil, of_file)
+        np.testing.assert_array_equal(of_array, of_file)
+    np.testing.assert_array_equal(*(
+        inferencer.trajectory(image=image, num_steps=2) for image in turned[:2]))
 
 
 def test_steps_and_solver_of_one_call(inferencer, image):
@@ -301,6 +342,10 @@ def test_an_exported_file_in_another_place(shared_files, exported):
     with pytest.raises(ValueError, match="device must be None for .*street.onnx, but "
                        "got 'cpu'"):
         SemFlowInferencer(exported, device='cpu')
+    with pytest.raises(ValueError, match='providers are for an ONNX file, but .*pth '):
+        SemFlowInferencer(config, checkpoint, providers=['CPUExecutionProvider'])
+    with pytest.raises(ValueError, match="CPUExecutionProvider, but got .'NPUProvider"):
+        SemFlowInferencer(exported, providers=['NPUProvider'])
 
 
 @pytest.mark.parametrize('key, change', [

@@ -371,6 +371,11 @@ def test_room_for_one_more_checkpoint_than_is_kept(cfg, monkeypatch, tmp_path):
     found = check(cfg, work_dir=tmp_path / 'a/b')[-1]
     assert found.level == 'ok' and '3 checkpoints of 5 GB' in found.text
     assert f'{tmp_path}/a/b' in found.text
+    monkeypatch.setitem(ESTIMATE, 'gradients', 10**9)
+    cfg.model.semflow.network.lora = dict(rank=2)
+    assert '3 checkpoints of 2 GB' in check(cfg)[-1].text
+    monkeypatch.setitem(ESTIMATE, 'ema', 5 * 10**9)
+    assert '3 checkpoints of 4 GB' in check(cfg)[-1].text
     cfg.default_hooks.checkpoint.out_dir = str(tmp_path / 'out')
     assert f'{tmp_path}/out/work' in check(cfg)[-1].text
     cfg.default_hooks.checkpoint = None

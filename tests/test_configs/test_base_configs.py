@@ -1,5 +1,7 @@
 """The models of all bases at full size, without data, as diffusers builds them."""
 
+import re
+
 import diffusers
 import pytest
 import torch
@@ -8,6 +10,7 @@ from mmengine.registry import MODELS
 from shipped import CONFIGS, ROOT
 
 import mmseg_semflow.networks  # noqa: F401
+from mmseg_semflow.apis.costs import estimate_training_memory
 
 PAGE = (ROOT / 'docs/bases.md').read_text()
 KL = dict(
@@ -163,6 +166,26 @@ def test_names_and_shapes_are_those_of_the_published_config(name):
         f'{ours[1].latent_channels}, {ours[1].factor}'
     ]
     assert ours[0].in_channels == ours[0].out_channels == ours[1].latent_channels
+
+
+def test_the_page_tells_every_recipe():
+    recipes = {
+        path.stem for path in CONFIGS.glob('semflow_cityscapes_*.py')
+        if '_sd15_' not in path.read_text()}
+    table = PAGE.split('## What was run')[1]
+    assert {*re.findall(r'`(\w+)\.py`', table)} == recipes | {'semflow_cityscapes'}
+
+
+@pytest.mark.full_size
+@pytest.mark.parametrize('name, adapter, batch, total', re.findall(
+    r'`semflow_cityscapes_(\w+)\.py` \| (\d+) M \| (\d+) \| (\d+) GB', PAGE))
+def test_memory_of_adapters(name, adapter, batch, total):
+    pytest.importorskip('peft')
+    cfg = Config.fromfile(CONFIGS / f'semflow_cityscapes_{name}.py')
+    found = estimate_training_memory(cfg)
+    assert f'{found["gradients"] / 4e6:.0f}' == adapter
+    assert cfg.train_dataloader.batch_size == int(batch)
+    assert f'{found["total"] / 1e9:.0f}' == total
 
 
 @pytest.mark.parametrize('name', PUBLISHED)

@@ -17,6 +17,7 @@ METAFILE = load_file(CONFIGS / 'semflow/metafile.yml')
 MODELS = {model['Alias']: model for model in METAFILE['Models']}
 # {algorithm}_{networks}_{GPUs}xb{batch}-{iterations}_{data}-{height}x{width}
 NAME = re.compile(r'semflow_(sd15(?:-source|-lora)?|sd21|sdxl|sd35-medium|sana|'
+                  r'flux1-dev-lora|flux2-klein-lora|'
                   r'tiny-unet|taef2-unet)_'
                   r'(?P<gpus>\d+)xb(?P<batch>\d+)-'
                   r'(?P<iters>\d+)(?P<thousands>k?)_(?P<data>[a-z0-9-]+)-'

@@ -105,6 +105,22 @@ def test_an_onnx_file_says_what_it_is(onnx_file, pipe):
     assert (segmentor.num_steps, segmentor.note['divisor']) == (1, 8)
 
 
+def test_providers_of_an_onnx_file(onnx_file, monkeypatch):
+    runtime = pytest.importorskip('onnxruntime')
+    available, session, given = (
+        runtime.get_available_providers(), runtime.InferenceSession, [])
+    monkeypatch.setattr(
+        runtime, 'InferenceSession', lambda path, providers:
+        given.append(providers) or session(path, providers=providers))
+    ExportedSegmentor(onnx_file)
+    ExportedSegmentor(onnx_file, providers=('CPUExecutionProvider', ))
+    assert given == [available, ['CPUExecutionProvider']]
+    match = f'providers for .*street.onnx must be a list .* has here, {available[0]}'
+    for wrong in (['CPUExecutionProvider', 'NPU'], 'CPUExecutionProvider', []):
+        with pytest.raises(ValueError, match=match):
+            ExportedSegmentor(onnx_file, providers=wrong)
+
+
 def test_what_an_onnx_file_refuses(onnx_file, tmp_path):
     segmentor = ExportedSegmentor(onnx_file)
     picture = np.zeros((36, 40, 3), np.uint8)
@@ -199,9 +215,17 @@ def test_a_program_in_windows(folder, pipe, tmp_path):
     segmentor = ExportedSegmentor(tmp_path / 'street.pt2')
     picture = write_picture(tmp_path / 'picture.png', (32, 45))
     np.testing.assert_array_equal(segmentor.segment(picture), pipe.segment(picture))
-    with pytest.raises(ValueError, match=r'pt2 was exported for pictures of 16x24 '
-                       r'\(height x width\), but the network would get 12x24'):
-        segmentor.segment(np.zeros((10, 24, 3), np.uint8))
+    small = write_picture(tmp_path / 'small.png', (10, 40))
+    with pytest.raises(ValueError, match=r'street.pt2 segments in windows of 16x24 '
+                       r'\(height x width\), which a picture must fill.* would get '
+                       r'12x24: .*--size 12 24'):
+        segmentor.segment(small)
+    # What it advises.
+    export_segmentor(pipe, tmp_path / 'small.pt2', size=(12, 24))
+    found = compare_labels(pipe, ExportedSegmentor(tmp_path / 'small.pt2'), [small])
+    assert found.different <= 1 and found.margin < 1e-4, found
+    with pytest.raises(ValueError, match=r"None for .*small.pt2, .*CPU, but got \['C"):
+        ExportedSegmentor(tmp_path / 'small.pt2', providers=['CPUExecutionProvider'])
     (tmp_path / 'street.pt2').write_bytes(b'broken')
     with pytest.raises(ValueError, match='street.pt2 cannot be read'):
         ExportedSegmentor(tmp_path / 'street.pt2')
@@ -313,6 +337,7 @@ def test_tools(onnx_file, folder, tmp_path, call_tool):
     said = call_tool('export.py', folder, tmp_path / 'street.onnx', fails=True)
     assert 'error: ' in said and 'is there already' in said
     said = call_tool('compare_export.py', folder, tmp_path / 'street.onnx',
-                     tmp_path / 'picture.png', '--repeats', 1)
+                     tmp_path / 'picture.png', '--repeats', 1, '--providers',
+                     'CPUExecutionProvider')
     assert 'of 768 pixels of 1 pictures are labelled differently' in said
     assert 'torch: ' in said and 'street.onnx: ' in said and ' ms' in said

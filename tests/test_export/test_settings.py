@@ -6,6 +6,7 @@ import pytest
 
 from exported import recipe
 from mmseg_semflow.export.model_card import model_card
+from mmseg_semflow.export.preparation import Preparation
 from mmseg_semflow.export.settings import settings_of
 from mmseg_semflow.flow import PseudoMaskCodec
 
@@ -46,9 +47,27 @@ RESIZE = dict(type='Resize', scale=(8, 8))
     ([dict(type='LoadImageFromFile', to_float32=True)], 'LoadImageFromFile in the'),
 ])
 def test_preparations_that_are_not_known(cfg, pipeline, match):
-    cfg.test_pipeline = pipeline
+    cfg.test_dataloader.dataset.pipeline = pipeline
     with pytest.raises(ValueError, match=match):
         settings_of(cfg, META, 'my.py')
+
+
+def test_the_pipeline_is_that_of_the_test_loader(cfg):
+    """As in mmsegmentation's tools/test.py; one number is a square, as in mmcv."""
+
+    def resize():
+        return settings_of(cfg, META, 'my.py')['segmentation']['preparation']['resize']
+
+    cfg.test_pipeline = [dict(type='Resize', scale=8)]
+    cfg.test_dataloader.dataset.pipeline = [dict(type='Resize', scale=(9, 6))]
+    assert resize()['scale'] == [9, 6]
+    dataset = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(
+        type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[dataset]))
+    assert resize()['scale'] == [9, 6]
+    cfg.pop('test_dataloader')
+    assert resize()['scale'] == [8, 8]
+    Preparation(resize())
 
 
 def test_configs_that_do_not_say(cfg):

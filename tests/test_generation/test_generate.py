@@ -395,6 +395,9 @@ def test_scale_of_a_resize_that_is_always_the_same():
     resize = dict(type='Resize', scale=(1280, 720), keep_ratio=True)
     found = scale_of_training(dict(pipeline=[resize]), (1052, 1914), (512, 512))
     assert found == (1.37, 1.37)
+    resize['scale'] = 720
+    found = scale_of_training(dict(pipeline=[resize]), (200, 360), (200, 360))
+    assert found == (2., 2.)
 
 
 def test_scale_and_flip_of_trainings_without():

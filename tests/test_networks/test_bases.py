@@ -8,11 +8,13 @@ from functools import cache, partial
 
 import pytest
 import torch
+import transformers as published
 from mmengine.registry import FUNCTIONS, MODELS
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bases import PARTS, network_of, parts_of, write_base
+from mmseg_semflow.networks import null_prompt, pretrained
 from mmseg_semflow.networks.pretrained import headers_alone
 
 TRANSFORMERS = [name for name in PARTS if name not in ('sd21', 'sdxl')]
@@ -92,9 +94,12 @@ def null_of(pipeline, name):
     if name == 'sd3':
         found = pipeline.encode_prompt('', '', '', max_sequence_length=7, **once)
         return dict(prompt=found[0], pooled=found[2])
-    found = pipeline.encode_prompt('', **once)
     if name == 'sdxl':
-        return dict(prompt=found[0], pooled=found[2])
+        # What stands for no prompt, beside one.
+        once['do_classifier_free_guidance'] = True
+        _, prompt, _, pooled = pipeline.encode_prompt('a street', **once)
+        return dict(prompt=prompt, pooled=pooled)
+    found = pipeline.encode_prompt('', **once)
     if name in ('sana', 'pixart'):
         return dict(prompt=found[0], mask=found[1])
     return dict(prompt=found[0])
@@ -106,7 +111,43 @@ def test_the_null_condition_is_that_of_the_pipeline(name, base, loaded):
     for key, value in null_of(base(name)[1], name).items():
         own = getattr(net, f'null_{key}')
         torch.testing.assert_close(own, value)
-        assert own.abs().sum() > 0
+        # SDXL's published folder asks for zeros.
+        assert own.any() == (name != 'sdxl')
+
+
+def sdxl_with(folder, tmp_path, index):
+    """A copy of a folder with another index, and the network that reads it."""
+    copied = shutil.copytree(folder, tmp_path / 'sdxl')
+    (copied / 'model_index.json').write_text(json.dumps(index))
+    net = build('sdxl')
+    net.sd_folder = str(copied)
+    return net
+
+
+@pytest.mark.parametrize('zeros', [True, False, None])
+def test_the_null_condition_of_sdxl_is_zeros_where_its_folder_says_so(
+        zeros, base, tmp_path):
+    folder, pipeline = base('sdxl')
+    index = json.loads((folder / 'model_index.json').read_text())
+    assert index.pop('force_zeros_for_empty_prompt') is True
+    given = {} if zeros is None else dict(force_zeros_for_empty_prompt=zeros)
+    net = sdxl_with(folder, tmp_path, index | given)
+    net.init_weights()
+    theirs = type(pipeline).from_pretrained(tmp_path / 'sdxl')
+    for key, value in null_of(theirs, 'sdxl').items():
+        own = getattr(net, f'null_{key}')
+        torch.testing.assert_close(own, value)
+        assert own.any() == (zeros is False)
+
+
+def test_a_folder_of_sdxl_that_does_not_say(base, tmp_path):
+    folder, _ = base('sdxl')
+    net = sdxl_with(folder, tmp_path, dict(force_zeros_for_empty_prompt='no'))
+    with pytest.raises(ValueError, match="json must be true or false, but got 'no'"):
+        net.init_weights()
+    (tmp_path / 'sdxl/model_index.json').unlink()
+    with pytest.raises(FileNotFoundError, match='index.json is not a file: the pipel'):
+        net.init_weights()
 
 
 @torch.no_grad()
@@ -425,6 +466,64 @@ def test_text_encoders_of_another_base_are_named(base, tmp_path):
             match=r'null prompt of .*flux/text_encoder \(FLUX.1\) has shape '
             r'\(1, 6, 16\), but this config, which is for'):
         net.init_weights()
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize('name', ['flux', 'sdxl'])
+def test_weights_are_read_in_the_dtype_of_their_files(
+        name, dtype, base, tmp_path, monkeypatch):
+    folder = shutil.copytree(base(name)[0], tmp_path / name)
+    source = network_of(name).to(dtype)
+    part = 'unet' if name == 'sdxl' else 'transformer'
+    source.save_pretrained(folder / part, max_shard_size='40KB')
+    (folder / part / f'{pretrained.WEIGHTS}.safetensors').unlink()
+    read = []
+    load = pretrained.load_matching
+    monkeypatch.setattr(
+        pretrained, 'load_matching', lambda module, weights, source:
+        read.append(weights) or load(module, weights, source))
+    net = build(name)
+    net.sd_folder = str(folder)
+    net.init_weights()
+    weights, = read
+    assert {value.dtype for value in weights.values()} == {dtype}
+    for key, value in source.state_dict().items():
+        own = core(net).state_dict()[key]
+        assert own.dtype == torch.float32 and torch.equal(own, value.float()), key
+
+
+def test_weights_of_several_dtypes_are_read_as_float32(base, tmp_path):
+    folder = shutil.copytree(base('flux')[0], tmp_path / 'flux')
+    path = folder / f'transformer/{pretrained.WEIGHTS}.safetensors'
+    weights = load_file(path)
+    rounded, exact = list(weights)[:2]
+    weights[rounded] = weights[rounded].bfloat16()
+    save_file(weights, path, metadata=dict(format='pt'))
+    net = build('flux')
+    net.sd_folder = str(folder)
+    net.init_weights()
+    for key in (rounded, exact):
+        assert torch.equal(core(net).state_dict()[key], weights[key].float()), key
+
+
+@pytest.mark.parametrize('version, key', [
+    ('4.41.0', 'torch_dtype'), ('4.57.3', 'torch_dtype'), ('5.24.0', 'dtype')])
+@pytest.mark.parametrize('stored, read', [
+    (torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)])
+def test_text_encoders_are_read_in_the_dtype_of_their_files(
+        stored, read, version, key, base, tmp_path, monkeypatch):
+    """float16 is too narrow for T5."""
+    folder = shutil.copytree(base('pixart')[0], tmp_path / 'pixart')
+    base('pixart')[1].text_encoder.to(stored).save_pretrained(folder / 'text_encoder')
+    base('pixart')[1].text_encoder.float()
+    monkeypatch.setattr(published, '__version__', version)
+    load, given = published.T5EncoderModel.from_pretrained, []
+    monkeypatch.setattr(
+        published.T5EncoderModel, 'from_pretrained', lambda *args, **kwargs:
+        given.append(kwargs) or load(*args, **kwargs))
+    _, encoder = null_prompt._read(folder, 1, 'PixArt')
+    assert encoder.dtype == read
+    assert given[0][key] == 'auto' and len({'dtype', 'torch_dtype'} & {*given[0]}) == 1
 
 
 @pytest.mark.parametrize('name', ['sd3', 'sdxl'])

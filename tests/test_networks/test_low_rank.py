@@ -1,6 +1,8 @@
 """Low-rank adapters: what they change, what they keep, and whose they are."""
 
+import shutil
 import sys
+from functools import cache
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import get_state_dict
 from torch import nn
 
+from bases import network_of, parts_of, write_base
 from mmseg_semflow.apis.checkpoint_conversion import (
     checkpoint_to_folder,
     folder_to_checkpoint,
@@ -257,9 +260,9 @@ def test_another_factor_is_refused(bases, checkpoint):
 def test_without_a_base_there_is_nothing_to_change(checkpoint):
     path, _ = checkpoint
     net = build(None, LORA, init=False)
-    with pytest.raises(ValueError, match='unet_weights or sd_folder .* both are None'):
+    with pytest.raises(ValueError, match='sd_folder .* or unet_weights of a UNet, but'):
         net.init_weights()
-    with pytest.raises(ValueError, match='both are None'):
+    with pytest.raises(ValueError, match='but got neither'):
         load(path, network_cfg(None, LORA))
 
 
@@ -325,3 +328,112 @@ def test_peft_is_an_extra(bases, monkeypatch):
 def test_wrong_arguments(bases, lora, match):
     with pytest.raises(ValueError, match=match):
         build(bases[0], lora)
+
+
+TRANSFORMERS = ['sd3', 'flux', 'flux2', 'sana']
+FLUX_LORA = dict(rank=2, alpha=3.)
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    """Give the folder of a base by its name."""
+    root = tmp_path_factory.mktemp('folders')
+
+    @cache
+    def write(name):
+        write_base(name, root)
+        return root / name
+
+    return write
+
+
+def transformer(name, folder, lora=FLUX_LORA, init=True, **kwargs):
+    net = MODELS.build(parts_of(name, folder, lora=lora, **kwargs)[0]).eval()
+    if init:
+        net.init_weights()
+    return net
+
+
+def velocity(net):
+    generator = torch.Generator().manual_seed(1)
+    zt = torch.randn(2, net.in_channels, 8, 12, generator=generator)
+    return net(zt, torch.tensor([0.2, 0.9]))
+
+
+@pytest.mark.parametrize('name', TRANSFORMERS)
+def test_an_adapter_of_a_transformer(name, folders):
+    """It begins as the base, is trained alone, and is found again upon its folder."""
+    folder = folders(name)
+    net = transformer(name, folder)
+    plain = transformer(name, folder, None)
+    torch.testing.assert_close(velocity(net), velocity(plain))
+    for key, weight in net.transformer.named_parameters():
+        if '.lora_' in key:
+            nn.init.normal_(weight, std=0.2)
+    assert not torch.allclose(velocity(net), velocity(plain), atol=1e-3)
+    assert net.lora.scale == 1.5 and net.base != '00' * 8
+
+    grads = []
+    for flag in (False, True):
+        if flag:
+            net.transformer.enable_gradient_checkpointing()
+        net.train().zero_grad()
+        velocity(net).square().mean().backward()
+        grads.append({key: weight.grad for key, weight in net.named_parameters()
+                      if weight.grad is not None})
+    assert grads[0] and all('.lora_' in key for key in grads[0])
+    assert grads[0].keys() == {
+        key for key, weight in net.named_parameters() if weight.requires_grad}
+    torch.testing.assert_close(*grads)
+    net.eval()
+
+    found = net.state_dict()
+    assert all('.lora_' in key or '.' not in key or key.startswith('lora.')
+               for key in found)
+    again = transformer(name, folder, init=False)
+    again.load_state_dict(found)
+    torch.testing.assert_close(velocity(again), velocity(net))
+    torch.testing.assert_close(again.null_prompt, net.null_prompt)
+    assert again.null_prompt.any()
+    before = velocity(net)
+    net.merge_lora()
+    torch.testing.assert_close(velocity(net), before)
+    assert net.state_dict().keys() == plain.state_dict().keys()
+    with headers_alone():
+        transformer(name, folder)
+
+
+def test_an_adapter_of_a_transformer_upon_another_base(folders, tmp_path):
+    found = transformer('flux', folders('flux')).state_dict()
+    folder = shutil.copytree(folders('flux'), tmp_path / 'other')
+    torch.manual_seed(1)
+    network_of('flux').save_pretrained(folder / 'transformer')
+    with pytest.raises(ValueError, match=r'trained upon .*flux/transformer .FLUX.1. '
+                       r'.*this config is .*other/transformer .FLUX.1. '):
+        transformer('flux', folder, init=False).load_state_dict(found)
+    with pytest.raises(ValueError, match='sd_folder of the network, .* got neither'):
+        transformer('flux', None).load_state_dict(found)
+
+
+def test_a_folder_of_a_merged_transformer(folders, tmp_path):
+    network, autoencoder = parts_of('flux', folders('flux'), lora=FLUX_LORA)
+    cfg = Config(dict(
+        model=segmentor_cfg(network=network, autoencoder=autoencoder),
+        test_pipeline=TEST_PIPELINE,
+        test_dataloader=dict(dataset=dict(type='BaseSegDataset', metainfo=META))))
+    model = MODELS.build(cfg.model)
+    model.semflow.network.init_weights()
+    for key, weight in model.named_parameters():
+        if '.lora_' in key:
+            nn.init.normal_(weight, std=0.2)
+    torch.save(dict(state_dict=get_state_dict(model)), tmp_path / 'iter_1.pth')
+    checkpoint_to_folder(cfg, tmp_path / 'iter_1.pth', tmp_path / 'folder')
+    pipe = SemFlowPipeline.from_pretrained(tmp_path / 'folder')
+    torch.testing.assert_close(
+        velocity(pipe.semflow.network), velocity(model.semflow.network.eval()))
+
+
+@pytest.mark.parametrize('name', ['pixart', 'dit'])
+def test_transformers_of_which_diffusers_has_no_adapters(name):
+    with pytest.raises(ValueError, match='no adapters of .*Transformer2DModel: leave'):
+        transformer(name, None, init=False)

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from torch import nn
 from transformers import CLIPTextModel
 
+from bases import parts_of
 from mmseg_semflow.apis.loading import load_weights
 from mmseg_semflow.networks import TextPrompt
 from mmseg_semflow.networks.null_prompt import encode_prompts
@@ -250,6 +251,23 @@ def test_a_model_without_text_refuses_texts():
 def test_wrong_texts(semflow, texts):
     with pytest.raises(ValueError, match='texts must be a list of texts, but got'):
         TextStyle(semflow, texts)
+
+
+@pytest.mark.parametrize('name', ['sd3', 'pixart', 'dit'])
+def test_a_transformer_has_another_prompt(name):
+    network, autoencoder = parts_of(name)
+    with pytest.raises(ValueError, match='TextPrompt is for a VelocityUNet, .* but the '
+                       'network is a VelocityTransformer: take TextPrompt out of wrap'):
+        MODELS.build(semflow_cfg(
+            network=network, autoencoder=autoencoder, wrappers=[cfg()]))
+
+
+@pytest.mark.parametrize('kwargs', [dict(token_channels=8), dict(prompt_length=40)])
+def test_a_unet_with_a_prompt_of_another_shape(kwargs):
+    with pytest.raises(ValueError, match='prompt_length and token_channels of .* must '
+                       'be the same'):
+        MODELS.build(semflow_cfg(
+            network=network_cfg(prompt_length=77), wrappers=[cfg(**kwargs)]))
 
 
 def test_texts_that_are_too_long(semflow, sd_folder):
