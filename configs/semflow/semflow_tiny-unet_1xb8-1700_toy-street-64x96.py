@@ -1,4 +1,4 @@
-# A drawn street, on a CPU: 6 to 10 minutes on 2 cores.
+# A drawn street, on a CPU: 4 minutes on 2 cores.
 _base_ = [
     'mmseg::_base_/default_runtime.py', '../_base_/models/semflow_tiny.py',
     '../_base_/datasets/toy_street.py', '../_base_/schedules/semflow_tiny.py',
