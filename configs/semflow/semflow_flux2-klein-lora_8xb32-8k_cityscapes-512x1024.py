@@ -15,6 +15,6 @@ model = dict(
                 # Of what the picture passes: the prompt is always the same.
                 targets=[
                     'to_q', 'to_k', 'to_v', 'to_out.0', 'ff.linear_in', 'ff.linear_out',
-                    'to_qkv_mlp_proj'
+                    'to_qkv_mlp_proj', 'attn.to_out', 'proj_out'
                 ]))))
 optim_wrapper = dict(optimizer=dict(lr=1e-4))

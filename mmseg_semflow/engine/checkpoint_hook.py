@@ -61,7 +61,7 @@ class SafeCheckpointHook(CheckpointHook):
                  or path.is_dir() and pointer.is_file()))
         # Of a clock that was set back, or in a copy without its times, one before the
         # named one may look newer.
-        known = [entry for entry in complete if entry[2] == Path(named)]
+        known = [entry for entry in complete if entry[2].name == Path(named).name]
         complete = [path for time, number, path in complete if not known
                     or number >= known[0][1] and time >= known[0][0]]
         if complete and Path(named) != complete[-1]:

@@ -5,11 +5,11 @@ from typing import Any, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
 from mmseg_semflow.arguments import fits
-from mmseg_semflow.synthesis.pictures import read_rgb
+from mmseg_semflow.synthesis.pictures import read_rgb, rgb_of
 
 # Names of mmcv and PIL, and those of OpenCV.
 INTERPOLATIONS = dict(
@@ -29,7 +29,7 @@ def to_rgb(image: Picture) -> np.ndarray:
         ValueError: If it cannot be read or is no such array.
     """
     if isinstance(image, Image.Image):
-        return np.array(ImageOps.exif_transpose(image).convert('RGB'))
+        return rgb_of(image)
     if not isinstance(image, np.ndarray):
         return read_rgb(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

@@ -268,6 +268,7 @@ def load_onnx(path: Path, providers: Optional[Sequence[str]] = None) -> Any:
     except ImportError as error:
         raise MissingExtraError(str(path), 'onnxruntime', 'export', error) from error
     available = onnxruntime.get_available_providers()
+    wanted = () if providers is None else providers
     if providers is None:
         providers = available
     if isinstance(providers, str) or not providers or any(
@@ -282,6 +283,12 @@ def load_onnx(path: Path, providers: Optional[Sequence[str]] = None) -> Any:
     # Of its own kinds, which have no other parent.
     except Exception as error:
         raise ValueError(f'{path} cannot be read as an ONNX file: {error}') from error
+    # What cannot be started is replaced by the CPU, with a warning alone.
+    missing = [name for name in wanted if name not in session.get_providers()]
+    if missing:
+        raise ValueError(
+            f'onnxruntime cannot start {", ".join(missing)} of providers for {path}; '
+            f'it would run by {", ".join(session.get_providers())}')
 
     def run(pixels: Tensor) -> Tensor:
         found, = session.run(['map'], dict(image=pixels.numpy()))

@@ -106,6 +106,9 @@ def find_test_dataset(cfg: Any) -> dict:
     """Find the config of the dataset in ``test_dataloader`` that wrappers hold."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     while 'dataset' in dataset or 'datasets' in dataset:
+        if 'dataset' not in dataset and not dataset['datasets']:
+            raise ValueError('test_dataloader has a dataset whose datasets must be at '
+                             'least one, but got []')
         # Those that are concatenated are of the same classes.
         dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
     return dataset

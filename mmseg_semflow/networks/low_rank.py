@@ -15,7 +15,7 @@ from .pretrained import digest_weights, plain_names
 if TYPE_CHECKING:
     from diffusers import ModelMixin
 
-# The projections of all attentions, by the ends of their names.
+# The projections of attentions, by the ends of their names.
 ATTENTION = ('to_q', 'to_k', 'to_v', 'to_out.0')
 # Bytes of a SHA-256, and of the name behind it.
 DIGEST, NAME = 32, 224
@@ -38,8 +38,10 @@ class LowRankAdapter(nn.Module):
         alpha (float, optional): Defaults to None, the rank, so that the factor
             is 1.
         targets (Sequence[str]): Ends of the names of the layers that are changed,
-            linear ones and convolutions. Defaults to the projections of all
-            attentions.
+            linear ones and convolutions. Defaults to the projections of queries,
+            keys, values and outputs by diffusers' usual names; those of a prompt's
+            own tokens (``add_q_proj``) and of FLUX.2's blocks of one stream have
+            other ones.
         swap (bool): Whether the adapter of a checkpoint may be moved onto another
             base than that it was trained upon. Defaults to False.
 
@@ -69,8 +71,10 @@ class LowRankAdapter(nn.Module):
                              'leave out lora')
         names = [name for name, layer in core.named_modules()
                  if isinstance(layer, (nn.Linear, nn.Conv2d))]
+        chosen = [name for name in names
+                  if f'.{name}'.endswith(tuple(f'.{target}' for target in targets))]
         for target in targets:
-            if not any(f'.{name}'.endswith(f'.{target}') for name in names):
+            if not any(f'.{name}'.endswith(f'.{target}') for name in chosen):
                 raise ValueError(
                     'lora.targets must be ends of names of linear layers or '
                     f'convolutions of the network, but got {target!r}; there is for '
@@ -84,9 +88,13 @@ class LowRankAdapter(nn.Module):
         core.requires_grad_(False)
         # peft moves what it makes, which tensors without data refuse.
         with unset_fake_temporarily():
-            core.add_adapter(
-                LoraConfig(
-                    r=rank, lora_alpha=alpha, target_modules=list(targets)))
+            try:
+                core.add_adapter(
+                    LoraConfig(r=rank, lora_alpha=alpha, target_modules=chosen))
+            except ValueError as error:
+                raise ValueError(
+                    f'peft has no adapter of rank {rank} for one of lora.targets, '
+                    f'{list(targets)}: {error}') from error
         if without_data:
             _drop_data(core)
         self.swap = swap

@@ -19,6 +19,7 @@ from .pretrained import (
     PathLike,
     bounded_weights,
     check_folder,
+    dtype_of_files,
     name_folder,
     naming_part,
 )
@@ -39,13 +40,14 @@ def _read(folder: PathLike, number: int,
     names = [f'tokenizer{suffix}', f'text_encoder{suffix}']
     check_folder(folder, *names, base=base)
     config = read_json(Path(folder) / names[1] / 'config.json')
-    # That of the files, which version 4 does not read by itself.
+    # That of the files: by itself version 5 takes what the config says, 4 float32.
+    dtype = dtype_of_files(folder, names[1], 'model')
     key = 'torch_dtype' if transformers.__version__[:2] == '4.' else 'dtype'
     with naming_part(folder, names[1]), bounded_weights(folder, names[1]):
         name, = config['architectures']
         encoder, keys = getattr(transformers, name).from_pretrained(
             folder, subfolder=names[1], local_files_only=True,
-            output_loading_info=True, **{key: 'auto'})
+            output_loading_info=True, **{key: dtype})
     # transformers leaves these at random values.
     if keys['missing_keys']:
         raise ValueError(
@@ -82,11 +84,12 @@ def of_sdxl(folder: PathLike, length: Optional[int] = None, base: str = '') -> N
     Where the folder has ``force_zeros_for_empty_prompt``, as the published one, it is
     zeros, which the network was trained with, as in diffusers' pipeline.
     """
+    zeros = _zeroes_empty_prompt(folder)
     first, second = (_encode(folder, number, length, base) for number in (1, 2))
     null = dict(
         prompt=torch.cat([out.hidden_states[-2] for out in (first, second)], -1),
         pooled=second.text_embeds)
-    if _zeroes_empty_prompt(folder):
+    if zeros:
         return {key: torch.zeros_like(value) for key, value in null.items()}
     return null
 

@@ -343,13 +343,21 @@ def bounded_weights(folder: PathLike, subfolder: str) -> Iterator[None]:
         hook.remove()
 
 
-def _dtype_of_files(folder: PathLike, subfolder: str) -> torch.dtype:
+def dtype_of_files(folder: PathLike, subfolder: str,
+                   weights: str = WEIGHTS) -> torch.dtype:
     """Tell what the weights of a part are read as, so that no more is held of them.
 
-    float32 where they are not all bfloat16 or all float16.
+    float32 where they are not all bfloat16 or all float16, or no safetensors. Variants
+    (``.fp16.safetensors``) lie beside those that are read.
+
+    Args:
+        folder (str | Path): The folder.
+        subfolder (str): The part.
+        weights (str): How the files' names begin. Defaults to diffusers' name.
     """
-    found = set()
-    for path in Path(folder, subfolder).glob(f'{WEIGHTS}*.safetensors'):
+    found, part = set(), Path(folder, subfolder)
+    for path in (*part.glob(f'{weights}.safetensors'),
+                 *part.glob(f'{weights}-*.safetensors')):
         try:
             with safe_open(path, 'pt') as file:
                 found.update(file.get_slice(key).get_dtype() for key in file.keys())
@@ -387,7 +395,7 @@ def load_part(module: 'ModelMixin', folder: PathLike, subfolder: str) -> None:
             subfolder=subfolder,
             local_files_only=True,
             low_cpu_mem_usage=False,
-            torch_dtype=_dtype_of_files(folder, subfolder),
+            torch_dtype=dtype_of_files(folder, subfolder),
             output_loading_info=True)
     # diffusers leaves these at random values.
     if keys['missing_keys']:

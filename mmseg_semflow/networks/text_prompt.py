@@ -11,7 +11,7 @@ from mmseg_semflow.registry import MODELS, BaseModule
 
 from .null_prompt import encode_prompts
 from .pretrained import name_folder
-from .velocity_unet import VelocityUNet
+from .velocity_transformer import VelocityTransformer
 
 
 @MODELS.register_module()
@@ -77,10 +77,11 @@ class TextPrompt(BaseModule):
 
     def check_network(self, network: nn.Module) -> None:
         """Raise a ValueError unless a network reads the prompts of this module."""
-        if not isinstance(network, VelocityUNet):
+        if isinstance(network, VelocityTransformer) or not hasattr(
+                network, 'null_prompt'):
             raise ValueError(
-                'TextPrompt is for a VelocityUNet, which reads the text encoder of '
-                f'Stable Diffusion, but the network is a {type(network).__name__}: '
+                'TextPrompt is for a network with the prompt of Stable Diffusion, such '
+                f'as VelocityUNet, but the network is a {type(network).__name__}: '
                 'take TextPrompt out of wrappers, or another network')
         own, wanted = (tuple(p.shape[1:]) for p in (self.scene, network.null_prompt))
         if own != wanted:

@@ -9,7 +9,7 @@ from typing import BinaryIO, Iterator, List, Optional, Sequence, Tuple, Union
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
 from mmseg_semflow.files import write_bytes
@@ -17,6 +17,12 @@ from mmseg_semflow.flow import PseudoMaskCodec
 from mmseg_semflow.pixels import check_palette, entropy_map
 
 NOTE = 'mmseg_semflow'
+# What makes a picture upright, by EXIF's orientation.
+TURNS = dict(enumerate((
+    Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180,
+    Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90), 2))
 MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff')
 PICTURE_SUFFIXES = (*MASK_SUFFIXES, '.jpg', '.jpeg', '.webp')
 Palette = Sequence[Sequence[int]]
@@ -138,6 +144,21 @@ def read_label_map(mask: Union[str, Path, np.ndarray],
     return torch.from_numpy(labels)
 
 
+def rgb_of(picture: Image.Image) -> np.ndarray:
+    """Give a picture of Pillow as RGB, uint8, (H, W, 3), turned as its EXIF says.
+
+    EXIF that cannot be read turns nothing; ``ImageOps.exif_transpose`` would write all
+    of it anew.
+    """
+    try:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # of whatever kind the parser raises
+        orientation = None
+    pixels = picture.convert('RGB')
+    turn = TURNS.get(orientation) if isinstance(orientation, int) else None
+    return np.array(pixels if turn is None else pixels.transpose(turn))
+
+
 def read_rgb(path: Union[str, Path]) -> np.ndarray:
     """Read any picture as RGB, uint8, shape (H, W, 3), turned as its EXIF says.
 
@@ -145,7 +166,7 @@ def read_rgb(path: Union[str, Path]) -> np.ndarray:
         ValueError: If it cannot be read. The file is named.
     """
     with _opened(path) as picture:
-        return np.array(ImageOps.exif_transpose(picture).convert('RGB'))
+        return rgb_of(picture)
 
 
 def picture_size(path: Union[str, Path, BinaryIO]) -> Tuple[int, int]:

@@ -168,7 +168,12 @@ def test_names_and_shapes_are_those_of_the_published_config(name):
     assert ours[0].in_channels == ours[0].out_channels == ours[1].latent_channels
 
 
+ADAPTERS = re.findall(
+    r'`semflow_cityscapes_(\w+)\.py` \| (\d+) M \| (\d+) \| (\d+) GB', PAGE)
+
+
 def test_the_page_tells_every_recipe():
+    assert [row[0] for row in ADAPTERS] == ['flux', 'flux2']
     recipes = {
         path.stem for path in CONFIGS.glob('semflow_cityscapes_*.py')
         if '_sd15_' not in path.read_text()}
@@ -177,8 +182,7 @@ def test_the_page_tells_every_recipe():
 
 
 @pytest.mark.full_size
-@pytest.mark.parametrize('name, adapter, batch, total', re.findall(
-    r'`semflow_cityscapes_(\w+)\.py` \| (\d+) M \| (\d+) \| (\d+) GB', PAGE))
+@pytest.mark.parametrize('name, adapter, batch, total', ADAPTERS)
 def test_memory_of_adapters(name, adapter, batch, total):
     pytest.importorskip('peft')
     cfg = Config.fromfile(CONFIGS / f'semflow_cityscapes_{name}.py')

@@ -174,8 +174,11 @@ def test_resume_takes_the_newest_complete_checkpoint(resume, tmp_path, pointer):
     assert not names(work_dir, '*.partial')
 
 
-def test_a_clock_that_was_set_back(resume, tmp_path):
-    """What was written last looks older than what was written before."""
+@pytest.mark.parametrize('folder', ['work', 'elsewhere/work'])
+def test_a_clock_that_was_set_back(resume, tmp_path, folder):
+    """What was written last looks older than before, in a copy of the folder too."""
+    named = tmp_path / folder / 'iter_4.pth'
+    (tmp_path / 'work/last_checkpoint').write_text(str(named))
     os.utime(tmp_path / 'work/iter_4.pth', (0, 0))
     resume().train()
     assert os.stat(tmp_path / 'work/iter_4.pth').st_mtime == 0  # not trained again

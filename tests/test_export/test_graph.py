@@ -121,6 +121,20 @@ def test_providers_of_an_onnx_file(onnx_file, monkeypatch):
             ExportedSegmentor(onnx_file, providers=wrong)
 
 
+def test_a_provider_that_cannot_be_started(onnx_file, monkeypatch):
+    """The CPU is taken in its place, with a warning alone."""
+    runtime = pytest.importorskip('onnxruntime')
+    monkeypatch.setattr(
+        runtime, 'get_available_providers', lambda: ['CUDA', 'CPUExecutionProvider'])
+    session = runtime.InferenceSession
+    monkeypatch.setattr(
+        runtime, 'InferenceSession', lambda path, providers:
+        session(path, providers=['CPUExecutionProvider']))
+    ExportedSegmentor(onnx_file)
+    with pytest.raises(ValueError, match='cannot start CUDA of providers for .*street'):
+        ExportedSegmentor(onnx_file, providers=['CUDA'])
+
+
 def test_what_an_onnx_file_refuses(onnx_file, tmp_path):
     segmentor = ExportedSegmentor(onnx_file)
     picture = np.zeros((36, 40, 3), np.uint8)

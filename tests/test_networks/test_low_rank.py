@@ -330,6 +330,21 @@ def test_wrong_arguments(bases, lora, match):
         build(bases[0], lora)
 
 
+def test_layers_and_lists_of_one_name():
+    """FLUX.2's blocks of two streams have a list of the name, those of one a layer."""
+    net = MODELS.build(parts_of('flux2')[0] | dict(
+        lora=dict(rank=2, targets=['to_out'])))
+    changed = {key.split('.lora_')[0] for key in net.state_dict() if '.lora_' in key}
+    assert changed and all('single_' in key and key.endswith('to_out')
+                           for key in changed)
+
+
+def test_layers_that_peft_refuses():
+    with pytest.raises(ValueError, match=r"lora.targets, \['conv_depth'\]: "):
+        MODELS.build(parts_of('sana')[0] | dict(
+            lora=dict(rank=3, targets=['conv_depth'])))
+
+
 TRANSFORMERS = ['sd3', 'flux', 'flux2', 'sana']
 FLUX_LORA = dict(rank=2, alpha=3.)
 

@@ -256,7 +256,7 @@ def test_wrong_texts(semflow, texts):
 @pytest.mark.parametrize('name', ['sd3', 'pixart', 'dit'])
 def test_a_transformer_has_another_prompt(name):
     network, autoencoder = parts_of(name)
-    with pytest.raises(ValueError, match='TextPrompt is for a VelocityUNet, .* but the '
+    with pytest.raises(ValueError, match='TextPrompt is for .* but the '
                        'network is a VelocityTransformer: take TextPrompt out of wrap'):
         MODELS.build(semflow_cfg(
             network=network, autoencoder=autoencoder, wrappers=[cfg()]))

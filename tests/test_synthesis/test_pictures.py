@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fuzzing import bombs
 from mmseg_semflow.flow import PseudoMaskCodec
@@ -18,6 +18,7 @@ from mmseg_semflow.synthesis.pictures import (
     read_note,
     read_record,
     read_rgb,
+    rgb_of,
     write_picture,
 )
 from tiny import CODEC
@@ -60,10 +61,22 @@ def test_any_picture_as_rgb(tmp_path):
         if mode[0] in 'RP':
             np.testing.assert_array_equal(read_rgb(tmp_path / 'a.png'), pixels)
     exif = Image.Exif()
+    for orientation in range(10):  # of which 0 and 9 are none
+        exif[0x0112] = orientation
+        Image.fromarray(pixels).save(tmp_path / 'a.png', exif=exif)
+        np.testing.assert_array_equal(
+            read_rgb(tmp_path / 'a.png'),
+            np.array(ImageOps.exif_transpose(Image.open(tmp_path / 'a.png'))))
     exif[0x0112] = 6  # the camera was turned to the left
     Image.fromarray(pixels).save(tmp_path / 'a.png', exif=exif)
     np.testing.assert_array_equal(
         read_rgb(tmp_path / 'a.png'), np.rot90(pixels, -1))
+    # Of the type of texts, which nothing can be, and cut within its table.
+    for damaged in (b'MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x01\0\x06\0\0',
+                    b'MM\0*\0\0\0\x08\0\x09\x01'):
+        picture = Image.fromarray(pixels)
+        picture.info['exif'] = b'Exif\0\0' + damaged
+        np.testing.assert_array_equal(rgb_of(picture), pixels)
     (tmp_path / 'a.png').write_bytes(b'text')
     for read in (read_rgb, has_colours):
         with pytest.raises(ValueError, match='a.png cannot be read as a picture'):
