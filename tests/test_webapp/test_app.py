@@ -433,6 +433,13 @@ def test_no_serious_fault_for_those_who_do_not_see_or_point(page, tmp_path):
     page.wait_for_selector('#image-path img')
     click(page, 'Synthesise')
     page.wait_for_selector('#mask-path img')
+    # What is pending fades in.
+    page.wait_for_function("""() => {
+        for (let e of document.querySelectorAll('#image-path img, #mask-path img'))
+            for (; e; e = e.parentElement)
+                if (getComputedStyle(e).opacity < 1) return false;
+        return true;
+    }""")
     found = axe.run(page).response
     assert len(found['passes']) > 15
     faults = [
