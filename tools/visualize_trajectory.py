@@ -3,11 +3,15 @@
 Example:
     python tools/visualize_trajectory.py CONFIG CHECKPOINT --image street.png \
         --mask labels.png --out work_dirs/trajectory
+
+The times are those of the solver; where the config's steps lie close together,
+--cfg-options model.semflow.process.time_grid=uniform spreads them.
 """
 
 import argparse
 from pathlib import Path
 
+from _options import add_cfg_options, read_config
 from _startup import imports, run
 
 
@@ -30,6 +34,7 @@ def parse_args() -> argparse.Namespace:
         help='bring image and mask to this size first')
     parser.add_argument('--out', default='work_dirs/trajectory')
     parser.add_argument('--device')
+    add_cfg_options(parser)
     args = parser.parse_args()
     if args.image is None and args.mask is None:
         parser.error('give --image, --mask or both')
@@ -42,8 +47,9 @@ def main() -> None:
     with imports():
         from mmseg_semflow.apis import SemFlowInferencer
         from mmseg_semflow.synthesis.trajectory import write_trajectory
+        cfg = read_config(args.config, args.cfg_options)
     inferencer = SemFlowInferencer(
-        args.config, args.checkpoint, args.device, channel_order='rgb')
+        cfg, args.checkpoint, args.device, channel_order='rgb')
     settings = dict(
         num_steps=args.num_steps, solver=args.solver, seed=args.seed)
     if args.size is not None:
