@@ -70,7 +70,7 @@ param_scheduler = [
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 # How images are drawn, here and by the tools.
-synthesis = dict(num_steps=3, size=(256, 320))
+synthesis = dict(num_steps=2, size=(256, 320))
 custom_hooks = _base_.custom_hooks + [
     dict(
         type='SynthesisEvalHook',
