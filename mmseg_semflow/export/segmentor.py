@@ -268,23 +268,21 @@ def load_onnx(path: Path, providers: Optional[Sequence[str]] = None) -> Any:
     except ImportError as error:
         raise MissingExtraError(str(path), 'onnxruntime', 'export', error) from error
     available = onnxruntime.get_available_providers()
-    wanted = () if providers is None else providers
-    if providers is None:
-        providers = available
-    if isinstance(providers, str) or not providers or any(
-            name not in available for name in providers):
+    chosen = available if providers is None else providers
+    if isinstance(chosen, str) or not chosen or any(
+            name not in available for name in chosen):
         raise ValueError(
             f'providers for {path} must be a list of those that onnxruntime '
             f'{onnxruntime.__version__} has here, {", ".join(available)}, but got '
             f'{providers!r}')
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=list(providers))
+        session = onnxruntime.InferenceSession(str(path), providers=list(chosen))
         note = session.get_modelmeta().custom_metadata_map.get(NOTE)
     # Of its own kinds, which have no other parent.
     except Exception as error:
         raise ValueError(f'{path} cannot be read as an ONNX file: {error}') from error
     # What cannot be started is replaced by the CPU, with a warning alone.
-    missing = [name for name in wanted if name not in session.get_providers()]
+    missing = [name for name in providers or () if name not in session.get_providers()]
     if missing:
         raise ValueError(
             f'onnxruntime cannot start {", ".join(missing)} of providers for {path}; '
