@@ -33,7 +33,8 @@ ALLOWED = {
     },
     'models/data_preprocessor.py': {'torch', 'mmengine', 'mmseg', 'flow'},
     'models/losses': {
-        'torch', 'mmengine', 'arguments', 'flow', 'networks', 'registry', 'models'
+        'torch', 'mmengine', 'arguments', 'flow', 'networks', 'registry',
+        'safe_loading', 'models'
     },
     'models/processes': {
         'torch', 'arguments', 'flow', 'networks', 'registry', 'models'

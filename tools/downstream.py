@@ -28,7 +28,11 @@ def parse_args() -> argparse.Namespace:
         help='folder of the generated set, with its dataset.py')
     parser.add_argument(
         '--arms', nargs='+', default=['real', 'generated', 'both'],
-        help='what to train on; default: real generated both')
+        help='what to train on, of real, generated, both, copy_paste and '
+        'both_copy_paste; default: real generated both')
+    parser.add_argument(
+        '--generated-share', type=float, default=0.5,
+        help='share of generated pictures in both, in (0, 1); default: 0.5')
     parser.add_argument(
         '--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
     parser.add_argument(
@@ -87,7 +91,7 @@ def main() -> None:
     downstream = Downstream(
         read_config(args.config, args.cfg_options), args.generated, args.work_dir,
         args.arms, args.seeds, args.share, args.distort, args.rare,
-        args.corruptions, args.severity)
+        args.corruptions, args.severity, args.generated_share)
     runs = []
     for row in downstream.runs():
         runs.append(row)

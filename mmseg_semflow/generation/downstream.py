@@ -28,7 +28,7 @@ from mmseg_semflow.synthesis.gallery import to_png
 
 ARMS = REAL, GENERATED, BOTH = 'real', 'generated', 'both'
 # What it has to beat, and what needs no generated set.
-PASTED = 'copy_paste'
+PASTED, BOTH_PASTED = 'copy_paste', 'both_copy_paste'
 SETTINGS, RESULT = 'settings.json', 'result.json'
 _COMPARED = ('train_cfg', 'model', 'train_dataloader', 'test_dataloader',
              'optim_wrapper', 'param_scheduler', 'custom_hooks', 'randomness',
@@ -70,8 +70,8 @@ class Downstream:
 
     The arms differ in nothing but their training set: network, iterations,
     batch, transforms and test set are the config's, and runs of one seed begin with
-    the same weights. In ``both`` the parts are repeated whole times so that each is
-    seen about as often as the other.
+    the same weights. In ``both`` the parts are repeated whole times so that generated
+    pictures are about ``generated_share`` of what is seen.
 
     Every run has a folder, ``work_dir/ARM/seed_N``. One that is finished is not
     repeated, and one that was interrupted goes on from its newest checkpoint. What
@@ -83,8 +83,9 @@ class Downstream:
             defines ``generated_dataset``, a dataset without a pipeline.
         work_dir (str | Path): Folder of the runs.
         arms (Sequence[str]): Of ``'real'``, ``'generated'``, ``'both'``, and
-            ``'copy_paste'``, the real ones with :class:`PasteRareObjects`.
-            Defaults to all.
+            ``'copy_paste'``, the real ones with :class:`PasteRareObjects`, and
+            ``'both_copy_paste'``, these and the generated ones. Defaults to the
+            first three.
         seeds (Sequence[int]): Seeds of the trainings. Defaults to 0, 1, 2.
         share (float): Share of the real pictures to train on, evenly spaced and
             the same in all runs, in (0, 1]. Defaults to 1.
@@ -95,6 +96,8 @@ class Downstream:
         corruptions (Sequence[str]): What to test on besides, the test set by
             :class:`~mmseg_semflow.datasets.transforms.Corrupt`. Defaults to none.
         severity (int): Of the corruptions, 1 to 5. Defaults to 3.
+        generated_share (float): Share of generated pictures in ``both``, in (0, 1),
+            as near as whole repetitions come. Defaults to 0.5.
 
     Attributes:
         num_real (int): Number of real pictures that are trained on.
@@ -119,8 +122,9 @@ class Downstream:
                  distort: bool = False,
                  rare: Sequence[str] = (),
                  corruptions: Sequence[str] = (),
-                 severity: int = 3) -> None:
-        _check_choices(arms, seeds, share)
+                 severity: int = 3,
+                 generated_share: float = 0.5) -> None:
+        _check_choices(arms, seeds, share, generated_share)
         _check_config(cfg)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         self.cfg = cfg
@@ -140,7 +144,8 @@ class Downstream:
         self._check_classes()
         self._shrink()
         self.num_generated = len(self._generated)
-        self.repeats = _repeats(self.num_real, self.num_generated)
+        self.repeats = _repeats(
+            self.num_real, self.num_generated, generated_share)
         if distort:
             self._real_cfg.pipeline = _distorted(self._real_cfg.pipeline)
         # Whatever the real labels are like, in those of a set 0 is a class.
@@ -182,9 +187,9 @@ class Downstream:
     def dataset(self, arm: str) -> ConfigDict:
         """Give the config of an arm's training set."""
         parts = self._real_cfg, self._generated_cfg
-        if arm == PASTED:
-            return _with_pasted_objects(self._real_cfg)
-        if arm != BOTH:
+        if arm in (PASTED, BOTH_PASTED):
+            parts = _with_pasted_objects(self._real_cfg), self._generated_cfg
+        if arm not in (BOTH, BOTH_PASTED):
             return copy.deepcopy(parts[arm == GENERATED])
         # The classes are compared above; palettes may differ.
         unequal = {*self._real.metainfo, *self._generated.metainfo}
@@ -349,8 +354,8 @@ class Downstream:
 
 
 def _check_choices(arms: Sequence[str], seeds: Sequence[int],
-                   share: float) -> None:
-    known = *ARMS, PASTED
+                   share: float, generated_share: float) -> None:
+    known = *ARMS, PASTED, BOTH_PASTED
     if not arms or set(arms) - set(known) or _doubled(arms):
         raise ValueError(f'arms must be different ones of {", ".join(known)}, but got '
                          f'{" ".join(arms) or "none"}')
@@ -359,6 +364,9 @@ def _check_choices(arms: Sequence[str], seeds: Sequence[int],
                          f'{" ".join(map(str, seeds)) or "none"}')
     if not 0 < share <= 1:
         raise ValueError(f'share must be in (0, 1], but got {share}')
+    if not 0 < generated_share < 1:
+        raise ValueError(
+            f'generated_share must be in (0, 1), but got {generated_share}')
 
 
 def _doubled(values: Sequence) -> set:
@@ -420,10 +428,11 @@ def _infos(dataset: BaseSegDataset) -> Iterator[dict]:
     return (dataset.get_data_info(i) for i in range(len(dataset)))
 
 
-def _repeats(num_real: int, num_generated: int) -> Tuple[int, int]:
-    """Choose whole repetitions that bring two numbers close to each other."""
-    return (max(1, round(num_generated / num_real)),
-            max(1, round(num_real / num_generated)))
+def _repeats(num_real: int, num_generated: int,
+             generated_share: float = 0.5) -> Tuple[int, int]:
+    """Choose whole repetitions that bring a share about."""
+    ratio = num_generated * (1 / generated_share - 1) / num_real
+    return max(1, round(ratio)), max(1, round(1 / ratio))
 
 
 def _with_pasted_objects(dataset: dict) -> ConfigDict:

@@ -128,7 +128,7 @@ def loader_of(downstream, arm):
 
 @pytest.mark.parametrize('arm, times', [
     ('real', (1, 0)), ('generated', (0, 1)), ('both', (1, 2)),
-    ('copy_paste', (1, 0))])
+    ('copy_paste', (1, 0)), ('both_copy_paste', (1, 2))])
 def test_an_epoch_reads_every_file_of_the_parts(arm, times, build):
     """12 real and 5 generated pictures: the latter twice, about 1 : 1."""
     loader = loader_of(build(), arm)
@@ -146,6 +146,10 @@ def test_the_parts_are_balanced_by_whole_repetitions(build):
     assert module._repeats(37, 500) == (14, 1)
     assert module._repeats(500, 37) == (1, 14)
     assert module._repeats(5, 6) == (1, 1)
+    # Of what is seen then 23 %, 9 % and 71 % are generated.
+    assert module._repeats(367, 110, 0.25) == (1, 1)
+    assert module._repeats(367, 110, 0.1) == (3, 1)
+    assert module._repeats(367, 110, 0.7) == (1, 8)
     few = build(share=0.1)
     assert (few.num_real, few.num_generated, few.repeats) == (1, 5, (5, 1))
 
@@ -202,6 +206,9 @@ def test_distortion_of_all_arms(build, cfg):
                    for found in pipelines(distorted, arm))
         DATASETS.build(distorted.dataset(arm))[0]
     pasted = distorted.dataset('copy_paste')
+    mixed = distorted.dataset('both_copy_paste')
+    assert mixed.datasets[0].dataset == pasted
+    assert mixed.datasets[1] == distorted.dataset('both').datasets[1]
     assert [t.type for t in pasted.dataset.pipeline] == kinds[:2]
     assert [t.type for t in pasted.pipeline] == [
         'PasteRareObjects', kinds[2], 'PhotoMetricDistortion', kinds[3]
@@ -400,8 +407,8 @@ def test_what_changes_no_figure_may_change(build, cfg, tmp_path):
 
 @pytest.mark.parametrize('options, reason', [
     (dict(arms=['real', 'fake']),
-     'arms must be different ones of real, generated, both, copy_paste, but got '
-     'real fake'),
+     'arms must be different ones of real, generated, both, copy_paste, '
+     'both_copy_paste, but got real fake'),
     (dict(arms=['both', 'both']), 'arms must be different .* but got both both'),
     (dict(arms=[]), 'but got none'),
     (dict(seeds=[0, 1, 0]),
@@ -410,6 +417,7 @@ def test_what_changes_no_figure_may_change(build, cfg, tmp_path):
     (dict(share=0.), r'share must be in \(0, 1\], but got 0.0'),
     (dict(share=1.5), 'but got 1.5'),
     (dict(share=math.nan), 'but got nan'),
+    (dict(generated_share=1.), r'generated_share must be in \(0, 1\), but got 1.0'),
     (dict(rare=['pole', 'Fence']),
      'rare must be different classes of the training set, of sky, .*pole, but got '
      'pole Fence'),

@@ -5,10 +5,11 @@ from .features import FeatureLoss
 from .matching import MatchingLoss
 from .one_step import AnchorRepulsionLoss, OneStepImageLoss, OneStepMapLoss
 from .refiner import RefinerLoss
+from .reflow import ReflowLoss
 from .training_loss import TrainingLoss, TrainingStep
 
 __all__ = [
     'AnchorRepulsionLoss', 'FeatureLoss', 'LatentAdversarialLoss', 'MatchingLoss',
-    'OneStepImageLoss', 'OneStepMapLoss', 'RefinerLoss',
-    'TrainingLoss', 'TrainingStep'
+    'OneStepImageLoss', 'OneStepMapLoss', 'RefinerLoss', 'ReflowLoss', 'TrainingLoss',
+    'TrainingStep'
 ]
