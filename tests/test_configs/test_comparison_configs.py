@@ -85,6 +85,11 @@ def test_segmentor_learns_and_predicts(name, tmp_path):
     if 'semflow' in cfg.model:
         cfg.model.test_cfg.num_steps = 1
     model = MODELS.build(cfg.model)
+    for loss in cfg.model.get('semflow', {}).get('losses', ()):
+        if 'teacher' in loss:
+            loss.teacher = str(tmp_path / 'teacher.pth')
+            torch.save(model.state_dict(), loss.teacher)
+            model = MODELS.build(cfg.model)
     dataset = cfg.train_dataloader.dataset
     dataset = DATASETS.get(dataset.get('dataset', dataset).type)
     num_classes = len(dataset.METAINFO['classes'])
