@@ -4,9 +4,9 @@ _base_ = [
     '../_base_/datasets/toy_street.py', '../_base_/schedules/semflow_tiny.py',
     '../_base_/semflow_runtime.py'
 ]
-# Nearly up to the bound, half of the spacing, and smooth: so it can decide light and
-# colours of a picture.
-codec = dict(_base_.codec, amplitude=110, grain=16)
+# Smooth, so it can decide light and colours of a picture, and of less than half of what
+# the spacing allows, so that it leaves both directions easy.
+codec = dict(_base_.codec, amplitude=50, grain=16)
 model = dict(
     semflow=dict(
         codec=codec,
