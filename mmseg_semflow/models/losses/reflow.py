@@ -10,7 +10,6 @@ from torch.func import functional_call
 from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Network, RectifiedFlowPath
 from mmseg_semflow.registry import MODELS
-from mmseg_semflow.safe_loading import load_from_anywhere, weights_in
 
 from ..checkpoint_guard import weights_of
 from ..processes import RectifiedFlow
@@ -154,6 +153,8 @@ class ReflowLoss(TrainingLoss):
     def _teacher_of(self, model: 'SemFlowModel', device: torch.device) -> Network:
         """Give the velocity by the teacher's weights, read by the first call."""
         if not self._weights:
+            # Of mmengine, which what is exported does without.
+            from mmseg_semflow.safe_loading import load_from_anywhere, weights_in
             loaded = weights_in(load_from_anywhere(self.teacher), self.teacher)
             weights, own = weights_of(loaded, 'network'), model.network.state_dict()
             wrong = [
