@@ -96,8 +96,9 @@ class Downstream:
         corruptions (Sequence[str]): What to test on besides, the test set by
             :class:`~mmseg_semflow.datasets.transforms.Corrupt`. Defaults to none.
         severity (int): Of the corruptions, 1 to 5. Defaults to 3.
-        generated_share (float): Share of generated pictures in ``both``, in (0, 1),
-            as near as whole repetitions come. Defaults to 0.5.
+        generated_share (float): Share of generated pictures in ``both`` and
+            ``both_copy_paste``, in (0, 1), about: whole repetitions of one of the
+            parts, which :attr:`repeats` tells. Defaults to 0.5.
 
     Attributes:
         num_real (int): Number of real pictures that are trained on.
@@ -210,7 +211,7 @@ class Downstream:
         """Give the config of a run.
 
         Args:
-            arm (str): One of :data:`ARMS`.
+            arm (str): Name of the arm.
             seed (int): The seed.
 
         Returns:

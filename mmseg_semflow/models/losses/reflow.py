@@ -11,7 +11,7 @@ from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Network, RectifiedFlowPath
 from mmseg_semflow.registry import MODELS
 
-from ..checkpoint_guard import weights_of
+from ..checkpoint_guard import PREFIX, rename_old_keys, weights_of
 from ..processes import RectifiedFlow
 from .training_loss import TrainingLoss, TrainingStep
 
@@ -39,8 +39,8 @@ class ReflowLoss(TrainingLoss):
     network is called twice in a step; with FSDP it cannot be.
 
     Args:
-        teacher (str): Checkpoint of a training of the same network, wrappers
-            and process. Read by the first step of training.
+        teacher (str): Checkpoint of a training of the same model, losses apart.
+            Read by the first step of training.
         weight (float): Weight of the loss. Defaults to 1.
         last_fraction (float): Part of a batch, in (0, 1], whose masks are
             drawn: its last samples, at least one. Defaults to 0.5.
@@ -57,7 +57,7 @@ class ReflowLoss(TrainingLoss):
 
     Raises:
         ValueError: If a number breaks its rule; at the first step, if the
-            teacher is of another network.
+            teacher is of another model.
         FileNotFoundError: At the first step, if there is no such file.
     """
 
@@ -134,7 +134,7 @@ class ReflowLoss(TrainingLoss):
             are found again, else 0, shape (B, ).
         """
         states = model.process.solve(
-            self._teacher_of(model, z1.device), z1,
+            self._teacher_of(model), z1,
             model.process.times(self.num_steps, 1., 0.).to(z1.device), 'euler',
             return_trajectory=True)
         z0 = states[-1]
@@ -150,24 +150,27 @@ class ReflowLoss(TrainingLoss):
             kept = (share >= self.min_agreement).to(z0.dtype)
         return states[0], z0, kept
 
-    def _teacher_of(self, model: 'SemFlowModel', device: torch.device) -> Network:
+    def _teacher_of(self, model: 'SemFlowModel') -> Network:
         """Give the velocity by the teacher's weights, read by the first call."""
         if not self._weights:
             # Of mmengine, which what is exported does without.
             from mmseg_semflow.safe_loading import load_from_anywhere, weights_in
             loaded = weights_in(load_from_anywhere(self.teacher), self.teacher)
-            weights, own = weights_of(loaded, 'network'), model.network.state_dict()
-            wrong = [
-                key for key in own.keys() | weights.keys()
-                if key not in own or key not in weights
-                or own[key].shape != weights[key].shape
-            ]
-            if wrong:
+            rename_old_keys(loaded, PREFIX)
+            try:
+                model.guard.check(
+                    loaded, model.state_dict(prefix=PREFIX), PREFIX,
+                    type(model).__name__)
+            except ValueError as error:
                 raise ValueError(
                     f'teacher of ReflowLoss, {self.teacher}, must be a checkpoint of '
-                    f'the network in training, but {len(wrong)} keys differ, for '
-                    f'example network.{min(wrong)}')
-            self._weights = {k: v.to(device) for k, v in weights.items()}
+                    f'the model in training, but: {error}') from error
+            own = model.network.state_dict()
+            # On the device, in the precision and the layout of the network.
+            self._weights = {
+                key: own[key].detach().clone().copy_(value)
+                for key, value in weights_of(loaded, 'network').items()
+            }
 
         def network(*args: Any, **kwargs: Any) -> Tensor:
             return functional_call(model.network, self._weights, args, kwargs)
