@@ -141,7 +141,10 @@ class SemFlowModel(BaseModule):
     @property
     def velocity(self) -> Network:
         """Callable: The network as its wrappers leave it."""
-        network: Network = self.network
+        return self.wrapped(self.network)
+
+    def wrapped(self, network: Network) -> Network:
+        """Put the wrappers around a network, that of the model or one like it."""
         for wrapper in self.wrappers:
             network = partial(wrapper, network)
         return network
@@ -443,8 +446,22 @@ class SemFlowModel(BaseModule):
         height, width = images.shape[-2:]
         z0 = self.encode(images)
         z1 = self._solve(z0, self.process.times(num_steps, 0., 1.), solver, **kwargs)
-        logits = self.refiner(self.codec, self.autoencoder.decode(z1), z1, z0)
-        return logits[..., :height, :width]
+        return self.latents_to_logits(z1, z0)[..., :height, :width]
+
+    def latents_to_logits(self, z1: Tensor, z0: Tensor) -> Tensor:
+        """Score all classes of mask latents that are found.
+
+        Args:
+            z1 (Tensor): Mask latents, shape (B, C, h, w).
+            z0 (Tensor): Latents of their images, the same shape.
+
+        Returns:
+            Tensor: Logits, shape (B, num_classes, H, W), of whole cells.
+        """
+        pixels = self.autoencoder.decode(z1)
+        if self.refiner is None:
+            return self.codec.logits(pixels)
+        return self.refiner(self.codec, pixels, z1, z0)
 
     def mask_to_image(self,
                       pseudo_masks: Tensor,
@@ -467,10 +484,22 @@ class SemFlowModel(BaseModule):
         return self.transport(pseudo_masks, self.process.times(num_steps, 1., 0.),
                               solver, **kwargs)
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args,
-                              **kwargs) -> None:
-        """Load what the guard lets pass."""
+    def check_weights(self, state_dict: dict, prefix: str) -> None:
+        """Bring a state dict to today's keys, in place, and let the guard check it.
+
+        Args:
+            state_dict (dict): Of a checkpoint.
+            prefix (str): What stands before the keys of the model.
+
+        Raises:
+            ValueError: If it is not of this model, see :class:`CheckpointGuard`.
+        """
         rename_old_keys(state_dict, prefix)
         self.guard.check(state_dict, self.state_dict(prefix=prefix), prefix,
                          type(self).__name__)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args,
+                              **kwargs) -> None:
+        """Load what the guard lets pass."""
+        self.check_weights(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

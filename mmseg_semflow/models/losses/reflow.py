@@ -1,6 +1,5 @@
 """Distillation for few steps: the flow between what the flow itself drew."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Dict
 
 import torch
@@ -11,7 +10,7 @@ from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Network, RectifiedFlowPath
 from mmseg_semflow.registry import MODELS
 
-from ..checkpoint_guard import PREFIX, rename_old_keys, weights_of
+from ..checkpoint_guard import PREFIX, weights_of
 from ..processes import RectifiedFlow
 from .training_loss import TrainingLoss, TrainingStep
 
@@ -141,11 +140,9 @@ class ReflowLoss(TrainingLoss):
         kept = torch.ones(len(z0), device=z0.device)
         if self.min_agreement:
             found = model.velocity(z0, torch.zeros_like(kept), None) + z0
-            pixels = model.autoencoder.decode(found)
-            logits = model.codec.logits(pixels) if model.refiner is None else \
-                model.refiner(model.codec, pixels, found, z0)
+            labels = model.latents_to_logits(found, z0).argmax(1)
             valid = label_maps != model.codec.ignore_index
-            agreed = (logits.argmax(1) == label_maps) & valid
+            agreed = (labels == label_maps) & valid
             share = agreed.sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
             kept = (share >= self.min_agreement).to(z0.dtype)
         return states[0], z0, kept
@@ -156,11 +153,8 @@ class ReflowLoss(TrainingLoss):
             # Of mmengine, which what is exported does without.
             from mmseg_semflow.safe_loading import load_from_anywhere, weights_in
             loaded = weights_in(load_from_anywhere(self.teacher), self.teacher)
-            rename_old_keys(loaded, PREFIX)
             try:
-                model.guard.check(
-                    loaded, model.state_dict(prefix=PREFIX), PREFIX,
-                    type(model).__name__)
+                model.check_weights(loaded, PREFIX)
             except ValueError as error:
                 raise ValueError(
                     f'teacher of ReflowLoss, {self.teacher}, must be a checkpoint of '
@@ -175,6 +169,4 @@ class ReflowLoss(TrainingLoss):
         def network(*args: Any, **kwargs: Any) -> Tensor:
             return functional_call(model.network, self._weights, args, kwargs)
 
-        for wrapper in model.wrappers:
-            network = partial(wrapper, network)
-        return network
+        return model.wrapped(network)
