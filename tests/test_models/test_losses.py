@@ -371,6 +371,17 @@ def test_the_feature_loss_is_one_of_directions():
     assert not any('scale' in key for key in model.state_dict())
 
 
+def test_colours_of_the_feature_loss_are_means_of_squares():
+    target = torch.rand(1, 3, 16, 8, generator=torch.Generator().manual_seed(0))
+    # Brighter by 0.1 in the upper square, by 0.3 in the lower: detail costs nothing.
+    pixels = target.flip(-1) + torch.tensor([0.1, 0.3]).repeat_interleave(8).view(-1, 1)
+    alone, loss = (MODELS.build(dict(FEATURES, colour_weight=c)) for c in (0., 3.))
+    found = loss(pixels, target) - alone(pixels, target)
+    torch.testing.assert_close(found, torch.tensor(3 * 0.2))
+    with pytest.raises(ValueError, match='colour_weight .* >= 0, but got -1'):
+        MODELS.build(dict(FEATURES, colour_weight=-1))
+
+
 def test_the_feature_loss_wants_a_weight_for_each_map():
     loss = MODELS.build(dict(FEATURES, layer_weights=[1.]))
     with pytest.raises(ValueError, match='must have 2 values, .* but got 1'):

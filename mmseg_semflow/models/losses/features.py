@@ -13,10 +13,11 @@ class FeatureLoss(nn.Module):
     r"""Mean squared difference of normalised features of two batches.
 
     .. math:: \frac{1}{L} \sum_l w_l E\left|\frac{f_l(x)}{|f_l(x)|} -
-        \frac{f_l(y)}{|f_l(y)|}\right|^2
+        \frac{f_l(y)}{|f_l(y)|}\right|^2 + c \, E|\bar{x} - \bar{y}|
 
     with the norms over the channels of a place, as in LPIPS (Zhang et al.,
-    CVPR 2018, Eq. 1) without its learned weights. For ``loss`` of an
+    CVPR 2018, Eq. 1) without its learned weights, and means of the pixels over
+    squares of 8: normalised features hardly see light. For ``loss`` of an
     :class:`OneStepImageLoss`. The network's weights are not those of the
     model: checkpoints and averages do not hold them.
 
@@ -25,14 +26,24 @@ class FeatureLoss(nn.Module):
             ``dict(type='EfficientNetLiteFeatures')``.
         layer_weights (Sequence[float], optional): Weights w of the maps of
             the network, from the first. Defaults to None, 1 for all.
+        colour_weight (float): Weight c of the means of the pixels, at least 0.
+            Defaults to 0.
+
+    Raises:
+        ValueError: If ``colour_weight`` is below 0.
     """
 
     def __init__(self,
                  network: Optional[dict] = None,
-                 layer_weights: Optional[Sequence[float]] = None) -> None:
+                 layer_weights: Optional[Sequence[float]] = None,
+                 colour_weight: float = 0.) -> None:
         super().__init__()
+        if not colour_weight >= 0:
+            raise ValueError('colour_weight of FeatureLoss must be >= 0, but got '
+                             f'{colour_weight!r}')
         self.network_cfg = network or dict(type='EfficientNetLiteFeatures')
         self.layer_weights = layer_weights
+        self.colour_weight = colour_weight
         self._network: List[nn.Module] = []  # in a list, so that it is no child
 
     def build_network(self) -> nn.Module:
@@ -74,4 +85,8 @@ class FeatureLoss(nn.Module):
                       nn.functional.normalize(other, dim=1)).square().sum(1).mean()
             for weight, one, other in zip(weights, found, wanted, strict=True)
         ]
-        return torch.stack(differences).mean()
+        loss = torch.stack(differences).mean()
+        if self.colour_weight:
+            means = (nn.functional.avg_pool2d(x, 8) for x in (pixels, target))
+            loss = loss + self.colour_weight * nn.functional.l1_loss(*means)
+        return loss
