@@ -441,8 +441,9 @@ def _with_pasted_objects(dataset: dict) -> ConfigDict:
     kinds = [str(transform['type']).split('.')[-1] for transform in dataset['pipeline']]
     if not kinds[:2] == ['LoadImageFromFile', 'LoadAnnotations']:
         raise ValueError(
-            f'the arm {PASTED} needs a train_dataloader.dataset.pipeline that begins '
-            f'with LoadImageFromFile, LoadAnnotations, but got {", ".join(kinds)}')
+            f'the arms {PASTED} and {BOTH_PASTED} need a '
+            'train_dataloader.dataset.pipeline that begins with LoadImageFromFile, '
+            f'LoadAnnotations, but got {", ".join(kinds)}')
     pipeline = copy.deepcopy(dataset['pipeline'])
     return ConfigDict(
         type='MultiImageMixDataset',

@@ -152,7 +152,10 @@ class ReflowLoss(TrainingLoss):
         if not self._weights:
             # Of mmengine, which what is exported does without.
             from mmseg_semflow.safe_loading import load_from_anywhere, weights_in
-            loaded = weights_in(load_from_anywhere(self.teacher), self.teacher)
+            try:
+                loaded = weights_in(load_from_anywhere(self.teacher), self.teacher)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f'teacher of ReflowLoss: {error}') from error
             try:
                 model.check_weights(loaded, PREFIX)
             except ValueError as error:
