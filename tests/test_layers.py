@@ -49,7 +49,7 @@ ALLOWED = {
     },
     'synthesis': {
         'torch', 'numpy', 'cv2', 'PIL', 'matplotlib', 'mmengine', 'flow',
-        'models', 'files', 'pixels', 'synthesis'
+        'models', 'files', 'pixels', 'registry', 'synthesis'
     },
     'datasets/transforms/corrupt.py': {
         'numpy', 'mmcv', 'mmseg', 'imagecorruptions', 'extras', 'datasets'
@@ -91,7 +91,8 @@ ALLOWED = {
     },
     'comparison': {
         *TOOLBOX, 'matplotlib', 'mmagic', 'mmdet', 'apis', 'datasets', 'extras',
-        'files', 'flow', 'models', 'pixels', 'synthesis', 'comparison'
+        'files', 'flow', 'models', 'networks', 'pixels', 'registry', 'synthesis',
+        'comparison'
     },
     'generation': {
         *TOOLBOX, 'matplotlib', 'apis', 'arguments', 'datasets', 'engine', 'files',

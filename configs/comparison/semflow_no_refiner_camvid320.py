@@ -7,3 +7,7 @@ model = dict(
             loss for loss in _base_.model.semflow.losses
             if loss['type'] != 'RefinerLoss'
         ]))
+# Without the style of the recipe, as it was measured.
+synthesis = dict(style=None)
+custom_hooks = _base_.custom_hooks
+custom_hooks[-1].synthesis.style = None

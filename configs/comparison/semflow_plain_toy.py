@@ -8,3 +8,6 @@ model = dict(
         refiner=None,
         losses=[dict(type='MatchingLoss')],
         wrappers=[]))
+synthesis = dict(num_steps=3, style=None)
+custom_hooks = _base_.custom_hooks
+custom_hooks[-1].synthesis.update(synthesis)

@@ -22,6 +22,6 @@ param_scheduler = [
     dict(_base_.param_scheduler[1], begin=20, end=max_iters)
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
-synthesis = dict(num_steps=1)
+synthesis = dict(num_steps=1, style=None)
 custom_hooks = _base_.custom_hooks
-custom_hooks[-1].synthesis.num_steps = 1
+custom_hooks[-1].synthesis.update(synthesis)

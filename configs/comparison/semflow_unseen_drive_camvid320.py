@@ -15,3 +15,7 @@ train_dataloader = dict(
         dataset=dict(
             filter_cfg=_base_.training_drives, pipeline=train_pipeline)))
 test_dataloader = _base_.unseen_drive
+# Without the style of the recipe, which knows all drives.
+synthesis = dict(style=None)
+custom_hooks = _base_.custom_hooks
+custom_hooks[-1].synthesis.style = None

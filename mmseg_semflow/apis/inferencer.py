@@ -215,7 +215,7 @@ class SemFlowInferencer:
         Args:
             pictures (str | Path, optional): A file or a folder that they look
                 like, see :class:`LatentStatistics`; it is brought to the size of
-                the synthesis. Defaults to None.
+                the synthesis. Defaults to None, those of the config, if any.
             strength (float): How much of it, in [0, 1]. Defaults to 1.
             texts (Sequence[str], optional): What they show besides, see
                 :class:`TextStyle`. Defaults to None.
@@ -236,6 +236,8 @@ class SemFlowInferencer:
                 self.semflow, pictures, strength,
                 kwargs.get('base_size') or plain.size)
             styles.append(style)
+        elif plain.style is not None and styles:
+            styles.append(plain.style)
         if not styles:
             return plain, unread
         style = styles[0] if len(styles) == 1 else Styles(styles)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmseg_semflow.flow import Condition, Network
 from mmseg_semflow.models import SemFlowModel
+from mmseg_semflow.registry import MODELS
 
 from .pictures import list_pictures, read_rgb
 
@@ -74,6 +75,7 @@ class Style(ABC):
         check_velocity(semflow, type(self).__name__)
 
 
+@MODELS.register_module()
 class LatentStatistics(Style):
     r"""Give image latents the mean and the deviation of reference pictures.
 
@@ -90,9 +92,15 @@ class LatentStatistics(Style):
     At t = 0, where the last stage of a solver of higher order asks, v stays.
     A channel without deviation gets the mean alone.
 
+    A network that does not know which picture belongs to a mask leads to a mean of
+    many, whose deviation is too small: the statistics of the training pictures, as
+    :attr:`Synthesizer.style` of a config, give it back.
+
     Args:
-        mean (Tensor): Mean of the reference's latents, shape (C, ).
-        std (Tensor): Their deviation about it, at least 0, shape (C, ).
+        mean (Tensor | Sequence[float]): Mean of the reference's latents, shape
+            (C, ).
+        std (Tensor | Sequence[float]): Their deviation about it, at least 0, shape
+            (C, ).
         strength (float): How much of it, in [0, 1]. Defaults to 1.
         source (str, optional): Digest of what they were measured on, for the
             notes of pictures. Defaults to None, that of the numbers, which
@@ -103,10 +111,11 @@ class LatentStatistics(Style):
     """
 
     def __init__(self,
-                 mean: Tensor,
-                 std: Tensor,
+                 mean: Union[Tensor, Sequence[float]],
+                 std: Union[Tensor, Sequence[float]],
                  strength: float = 1.,
                  source: Optional[str] = None) -> None:
+        mean, std = torch.as_tensor(mean), torch.as_tensor(std)
         if mean.ndim != 1 or mean.shape != std.shape:
             raise ValueError('mean and std must be of one shape (C, ), but got '
                              f'{tuple(mean.shape)} and {tuple(std.shape)}')

@@ -15,6 +15,7 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
+    Union,
 )
 
 import torch
@@ -33,6 +34,7 @@ from mmseg_semflow.flow import (
 from mmseg_semflow.models import SemFlowModel
 from mmseg_semflow.models.processes import DIRECTIONS
 from mmseg_semflow.pixels import resize_labels, to_uint8
+from mmseg_semflow.registry import MODELS
 
 from .batches import batches_of_one_size
 from .style import Style
@@ -181,9 +183,9 @@ class Synthesizer(ImageSampler):
             to its mask and back. Defaults to False.
         noise_gain (bool): Whether :meth:`evaluate` also measures how far apart
             the samples are and what they were made of. Defaults to False.
-        style (Style, optional): What all that is synthesised shall look like;
-            segmentation is left alone. It sees whole latents, also where
-            there are tiles. Defaults to None.
+        style (Style | dict, optional): What all that is synthesised shall look
+            like, or the config of it; segmentation is left alone. It sees whole
+            latents, also where there are tiles. Defaults to None.
 
     Raises:
         ValueError: If an argument breaks its rule, such as tiles that do not
@@ -205,7 +207,7 @@ class Synthesizer(ImageSampler):
                  segment_steps: Optional[int] = None,
                  round_trip: bool = False,
                  noise_gain: bool = False,
-                 style: Optional[Style] = None) -> None:
+                 style: Union[Style, dict, None] = None) -> None:
         super().__init__(num_samples, seed, size)
         process, codec = semflow.process, semflow.codec
         if solver is None:
@@ -235,6 +237,8 @@ class Synthesizer(ImageSampler):
                 f'{codec.amplitude}: a smaller one gives dim images, a larger '
                 'one overexposed ones (SemFlow, Fig. 8)',
                 stacklevel=2)
+        if isinstance(style, dict):
+            style = MODELS.build(style)
         if style is not None:
             style.check_model(semflow)
         self.semflow = semflow

@@ -188,6 +188,18 @@ def test_defaults_of_the_config(files, masks):
     assert inferencer.synthesize(masks[0]).shape == (1, 6, 8, 3)
 
 
+def test_the_style_of_the_config_gives_way_to_pictures(files, image):
+    style = dict(
+        type='LatentStatistics', mean=[0.] * 12, std=[1.] * 12, strength=0.5)
+    Path(files[0]).write_text(
+        Path(files[0]).read_text() + f'\nsynthesis = dict(style={style})\n')
+    inferencer = SemFlowInferencer(*files, device='cpu')
+    own = inferencer.styled_synthesizer()[0].style
+    assert own.strength == 0.5 and own.std.tolist() == [1.] * 12
+    assert inferencer.styled_synthesizer(image, 0.7)[0].style.strength == 0.7
+    assert inferencer.synthesizer(style=None).style is None
+
+
 @pytest.mark.parametrize('name', ['symmflow', 'bbdm', 'bbdm_segmentor', 'dsm'])
 def test_every_process_goes_its_way(tmp_path, image, masks, name):
     of_process = process_cfg(name)

@@ -26,7 +26,7 @@ def test_training_leaves_no_trace(cfg):
     assert '/mine' not in str(settings) and 'w.pt' not in str(settings)
     assert not {'losses', 'partial_load'} & settings['model'].keys()
     assert settings['model']['codec'] == json.loads(json.dumps(cfg.codec))
-    assert settings['synthesis'] == dict(num_steps=3)
+    assert settings['synthesis'] == json.loads(json.dumps(cfg.synthesis))
     assert settings['segmentation']['num_steps'] == 1
     # A generator, whose pipeline prepares masks.
     cfg.model = dict(type='SemFlowGenerator', semflow=cfg.model.semflow)

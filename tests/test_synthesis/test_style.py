@@ -218,6 +218,15 @@ def test_settings_tell_styles_apart(semflow, labels):
     assert 'style LatentStatistics 0.5' in synthesizer.protocol
 
 
+def test_a_config_of_a_style_is_the_style(semflow, labels):
+    cfg = dict(type='LatentStatistics', mean=MEAN.tolist(), std=STD.tolist())
+    one, other = (Synthesizer(semflow, 2, style=style)
+                  for style in (cfg, LatentStatistics(MEAN, STD)))
+    assert one.settings == other.settings
+    assert torch.equal(one(labels), other(labels))
+    assert not torch.equal(one(labels), Synthesizer(semflow, 2)(labels))
+
+
 @pytest.mark.parametrize('args, message', [
     ((MEAN, STD, 1.5), r'strength must be in \[0, 1\], but got 1.5'),
     ((MEAN, STD, -1), r'strength must be in \[0, 1\], but got -1'),
