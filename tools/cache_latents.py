@@ -1,8 +1,7 @@
 """Encode the training set of a config once, to train without the encoder.
 
 Files that are whole are kept, each of some dozens of pictures: the same command
-continues after an interruption. See
-docs/latent_cache.md. Example:
+continues after an interruption. See docs/latent_cache.md. Example:
     python tools/cache_latents.py configs/semflow_cityscapes_cached.py
 or, shared by 8 GPUs:
     torchrun --nproc_per_node 8 tools/cache_latents.py CONFIG

@@ -26,4 +26,4 @@ train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 # Without the style of the recipe, which knows pictures at dusk.
 synthesis = dict(style=None)
 custom_hooks = _base_.custom_hooks
-custom_hooks[-1].synthesis.style = None
+custom_hooks[-1].synthesis.update(synthesis)

@@ -10,4 +10,4 @@ model = dict(
 # Without the style of the recipe, as it was measured.
 synthesis = dict(style=None)
 custom_hooks = _base_.custom_hooks
-custom_hooks[-1].synthesis.style = None
+custom_hooks[-1].synthesis.update(synthesis)

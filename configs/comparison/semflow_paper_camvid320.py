@@ -20,4 +20,4 @@ train_dataloader = dict(dataset=dict(cache='data/latents/camvid_taef2_paper'))
 # Without the style of the recipe, which its pictures do not lack.
 synthesis = dict(style=None)
 custom_hooks = _base_.custom_hooks
-custom_hooks[-1].synthesis.style = None
+custom_hooks[-1].synthesis.update(synthesis)

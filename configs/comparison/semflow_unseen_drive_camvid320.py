@@ -18,4 +18,4 @@ test_dataloader = _base_.unseen_drive
 # Without the style of the recipe, which knows all drives.
 synthesis = dict(style=None)
 custom_hooks = _base_.custom_hooks
-custom_hooks[-1].synthesis.style = None
+custom_hooks[-1].synthesis.update(synthesis)

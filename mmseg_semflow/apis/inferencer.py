@@ -236,7 +236,7 @@ class SemFlowInferencer:
                 self.semflow, pictures, strength,
                 kwargs.get('base_size') or plain.size)
             styles.append(style)
-        elif plain.style is not None and styles:
+        elif plain.style is not None:
             styles.append(plain.style)
         if not styles:
             return plain, unread

