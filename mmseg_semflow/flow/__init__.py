@@ -2,7 +2,7 @@
 
 from .anchors import PseudoMaskCodec, check_labels
 from .bridge import BrownianBridgePath
-from .noise import Generators, normal_like, seeded_generator
+from .noise import Generators, normal_like, octave_noise, seeded_generator
 from .path import PathSample, RectifiedFlowPath, TimeDensity, time_quantile
 from .perturbation import perturb
 from .solvers import (
@@ -29,6 +29,6 @@ __all__ = [
     'Condition', 'Generators', 'Network', 'PathSample', 'PseudoMaskCodec',
     'RectifiedFlowPath', 'StepCallback', 'TimeDensity', 'average_windows',
     'check_labels', 'check_num_steps', 'check_solver', 'check_tiling', 'integrate',
-    'normal_like', 'perturb', 'seeded_generator', 'tile_network', 'time_quantile',
-    'uniform_times', 'window_ends'
+    'normal_like', 'octave_noise', 'perturb', 'seeded_generator', 'tile_network',
+    'time_quantile', 'uniform_times', 'window_ends'
 ]

@@ -4,7 +4,7 @@ import hashlib
 from typing import Optional, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Generators = Optional[Sequence[torch.Generator]]
 
@@ -53,3 +53,42 @@ def normal_like(z: Tensor, generators: Generators = None) -> Tensor:
         torch.randn(z.shape[1:], generator=generator)
         for generator in generators
     ]).to(z)
+
+
+def octave_noise(z: Tensor,
+                 deviations: Sequence[float],
+                 generators: Generators = None) -> Tensor:
+    r"""Sample normal noise with structure of several sizes.
+
+    The sum of independent noises, of which number i, from 0, is drawn at the
+    corners of squares of :math:`2^i` elements, interpolated between them, and
+    scaled to one deviation everywhere. White noise, number 0 alone, is nearly
+    the same in the mean of many elements, so that it decides no light and no
+    layout. After Whitaker's multi-resolution noise (2023,
+    https://wandb.ai/johnowhitaker/multires_noise).
+
+    Args:
+        z (Tensor): Gives shape (B, C, H, W), dtype and device.
+        deviations (Sequence[float]): Of the noises, in the units of z.
+        generators (Sequence[torch.Generator], optional): See
+            :func:`normal_like`. Defaults to None.
+
+    Returns:
+        Tensor: Noise of the shape of z. Its variance is the sum of the squared
+        deviations, at every element.
+    """
+    noise = deviations[0] * normal_like(z, generators)
+    for octave, deviation in enumerate(deviations[1:], 1):
+        side = 2**octave
+        squares = [-(-length // side) for length in z.shape[-2:]]
+        corners = z.new_empty(*z.shape[:-2], *(n + 1 for n in squares))
+        between = nn.functional.interpolate(
+            normal_like(corners, generators), [n * side + 1 for n in squares],
+            mode='bilinear',
+            align_corners=True)[..., :z.shape[-2], :z.shape[-1]]
+        # Of two corners with the weights w and 1 - w, in each direction.
+        down, right = (
+            (w.square() + (1 - w).square()).sqrt() for w in
+            (torch.arange(n, device=z.device) % side / side for n in z.shape[-2:]))
+        noise += deviation * between / torch.outer(down, right).to(z)
+    return noise

@@ -7,7 +7,12 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmseg_semflow.flow import seeded_generator, tile_network, uniform_times
+from mmseg_semflow.flow import (
+    octave_noise,
+    seeded_generator,
+    tile_network,
+    uniform_times,
+)
 from mmseg_semflow.networks import build_scheduler, steps_of
 from mmseg_semflow.pixels import to_uint8
 from mmseg_semflow.synthesis import Synthesizer
@@ -379,6 +384,29 @@ def test_noise_on_the_mask_latent():
     assert noise.var().item() == pytest.approx(1, abs=0.02)
 
 
+def test_noise_of_several_sizes():
+    """Its deviation is the same everywhere, its structure as wide as it says."""
+    sizes = (0.5, 0., 0., 0.8)
+    z, zeros = torch.zeros(4000, 1, 12, 17), [torch.zeros(4000, 1, 12, 17)] * 2
+    noise = octave_noise(z, sizes)
+    torch.testing.assert_close(
+        noise.var(0), torch.full((1, 12, 17), 0.25 + 0.64), rtol=0.12, atol=0)
+    # Corners of squares share nothing but with what lies between them.
+    related = torch.corrcoef(noise[:, 0, 0].T)[0]
+    expected = [0.64 / 0.89 * (8 - x) / (x**2 + (8 - x)**2)**0.5 for x in range(1, 9)]
+    torch.testing.assert_close(
+        related[1:9], torch.tensor(expected), rtol=0, atol=0.06)
+    assert related[9:].abs().max() < 0.06
+    # A sample is that of its generator, whatever stands beside it in a batch.
+    alone, pair = (octave_noise(torch.zeros(n, 3, 5, 6), sizes, generators()[-n:])
+                   for n in (1, 2))
+    assert torch.equal(alone[0], pair[1])
+    # Training and synthesis have it.
+    process = process_of('semflow', mask_noise=sizes, end_fraction=0.999)
+    assert process.sample(*zeros).state.var() == pytest.approx(0.89, rel=0.03)
+    assert process.start_of_synthesis(zeros[0]).var() == pytest.approx(0.89, rel=0.03)
+
+
 def test_a_part_of_the_batch_meets_no_noise_between_the_ends():
     process = process_of(
         'semflow', mask_noise=0.7, start_fraction=0.25, clean_fraction=0.25,
@@ -443,6 +471,10 @@ def test_other_noise_than_trained_with_is_refused():
         build[0.6].load_state_dict(build[0.5].state_dict())
     with pytest.raises(ValueError, match="it has no 'process.noise_of_masks'"):
         build[0.6].load_state_dict(build[0.].state_dict())
+    octaves = ROOT_MODELS.build(semflow_cfg(**process_cfg(
+        'semflow', dict(mask_noise=[0.5, 0.3]))))
+    with pytest.raises(ValueError, match='process of other mask_noise'):
+        octaves.load_state_dict(build[0.5].state_dict())
     with pytest.raises(ValueError, match="'process.noise_of_masks' is .* nothing in"):
         build[0.].load_state_dict(build[0.5].state_dict())
 
@@ -451,8 +483,10 @@ def test_other_noise_than_trained_with_is_refused():
     ('semflow', dict(clean_fraction=-0.1), 'clean_fraction .* but got -0.1'),
     ('semflow', dict(start_fraction=0.5, clean_fraction=0.6),
      'clean_fraction must .* at most 1, but got 0.6'),
-    ('semflow', dict(mask_noise=-0.1), 'mask_noise must be >= 0, but got -0.1'),
-    ('semflow', dict(mask_noise=float('nan')), 'mask_noise must be >= 0, but got nan'),
+    ('semflow', dict(mask_noise=-0.1), 'mask_noise must be >= 0, .* got -0.1'),
+    ('semflow', dict(mask_noise=float('nan')), 'mask_noise must be >= 0, .* got nan'),
+    ('semflow', dict(mask_noise=[0.5, -1]), r'mask_noise must be .* got \[0.5, -1\]'),
+    ('semflow', dict(mask_noise=[]), r'mask_noise must be .* got \[\]'),
     ('semflow', dict(time_sampling='cosine'), "one of .* got 'cosine'"),
     ('semflow', dict(time_grid=(2, 2)), r'one is 1, .* got \(2, 2\)'),
     ('semflow', dict(time_grid=dict(forward='uniform')), "among .* got 'forward'"),

@@ -14,7 +14,7 @@ from mmseg_semflow.flow import (
     StepCallback,
     TimeDensity,
     integrate,
-    normal_like,
+    octave_noise,
     time_quantile,
     uniform_times,
 )
@@ -50,8 +50,10 @@ class RectifiedFlow(Process):
         start_fraction (float): Part of a training batch that gets t = 0, see
             :class:`RectifiedFlowPath`. Defaults to 0, the paper.
         end_fraction (float): Part that gets t = 1. Defaults to 0, the paper.
-        mask_noise (float): Deviation sigma of the noise on the mask latent,
-            in the units of the latents. Defaults to 0, the paper.
+        mask_noise (float | Sequence[float]): Deviation sigma of the noise on the
+            mask latent, in the units of the latents; or several, of noises that
+            vary over 1, 2, 4, ... elements, see :func:`octave_noise`. Defaults to
+            0, the paper.
         clean_fraction (float): Part of a batch in [0, 1) that gets no noise of
             ``mask_noise`` although its t is between the ends; those after the
             first, which get t = 0. Defaults to 0.
@@ -69,15 +71,17 @@ class RectifiedFlow(Process):
                                       Sequence[TimeDensity]] = 'uniform',
                  start_fraction: float = 0.,
                  end_fraction: float = 0.,
-                 mask_noise: float = 0.,
+                 mask_noise: Union[float, Sequence[float]] = 0.,
                  clean_fraction: float = 0.,
                  time_grid: Union[TimeDensity,
                                   Dict[str, TimeDensity]] = 'uniform') -> None:
         super().__init__()
-        if not mask_noise >= 0:
-            raise ValueError(f'mask_noise must be >= 0, but got {mask_noise}')
+        octaves = mask_noise if isinstance(mask_noise, Sequence) else [mask_noise]
+        if not octaves or not all(deviation >= 0 for deviation in octaves):
+            raise ValueError('mask_noise must be >= 0, or a list of such numbers, '
+                             f'but got {mask_noise}')
         self.path = RectifiedFlowPath(time_sampling, start_fraction, end_fraction)
-        self.mask_noise = float(mask_noise)
+        self.mask_noise = tuple(octaves) if any(octaves) else ()
         if not 0 <= clean_fraction <= 1 - start_fraction - end_fraction:
             raise ValueError(
                 'clean_fraction must be at least 0 and with start_fraction and '
@@ -91,10 +95,10 @@ class RectifiedFlow(Process):
                 raise ValueError('the keys of time_grid must be among '
                                  f'{DIRECTIONS}, but got {direction!r}')
             time_quantile(density, torch.zeros(()))
-        if mask_noise:
+        if self.mask_noise:
             self.stochastic = ('mask_to_image', )
             self.trained_with = dict(noise_of_masks='process of other mask_noise')
-            self.register_buffer('noise_of_masks', torch.tensor(self.mask_noise))
+            self.register_buffer('noise_of_masks', torch.tensor(mask_noise).float())
 
     def sample(self, z0: Tensor, z1: Tensor) -> TrainingPoint:
         """See :meth:`Process.sample`; the target is z1 - z0."""
@@ -102,7 +106,7 @@ class RectifiedFlow(Process):
         if not self.mask_noise:
             point = self.path.sample(z0, z1, t)
             return TrainingPoint(t=t, state=point.zt, target=point.velocity)
-        noise = self.mask_noise * torch.randn_like(z1)
+        noise = octave_noise(z1, self.mask_noise)
         first = self.path.num_at_start(len(z0))
         noise[first:first + round(self.clean_fraction * len(z0))] = 0.
         point = self.path.sample(z0, z1 + noise, t)
@@ -124,7 +128,7 @@ class RectifiedFlow(Process):
         """See :meth:`Process.start_of_synthesis`; with ``mask_noise``."""
         if not self.mask_noise:
             return z1
-        return z1 + self.mask_noise * normal_like(z1, generators)
+        return z1 + octave_noise(z1, self.mask_noise, generators)
 
     def times(self, num_steps: int, start: float, end: float) -> Tensor:
         """See :meth:`Process.times`; dense where ``time_grid`` is."""
