@@ -90,15 +90,16 @@ class LatentStatistics(Style):
         v' = \frac{z_t - z_0'}{t}
 
     At t = 0, where the last stage of a solver of higher order asks, v stays.
-    A channel without deviation gets the mean alone.
+    A channel without deviation gets the mean alone. Without a mean
+    :math:`\mu(z_0)` stays, and so the light of every sample.
 
     A network that does not know which picture belongs to a mask leads to a mean of
     many, whose deviation is too small: the statistics of the training pictures, as
     :attr:`Synthesizer.style` of a config, give it back.
 
     Args:
-        mean (Tensor | Sequence[float]): Mean of the reference's latents, shape
-            (C, ).
+        mean (Tensor | Sequence[float], optional): Mean of the reference's latents,
+            shape (C, ). None leaves each picture its own.
         std (Tensor | Sequence[float]): Their deviation about it, at least 0, shape
             (C, ).
         strength (float): How much of it, in [0, 1]. Defaults to 1.
@@ -111,23 +112,25 @@ class LatentStatistics(Style):
     """
 
     def __init__(self,
-                 mean: Union[Tensor, Sequence[float]],
+                 mean: Optional[Union[Tensor, Sequence[float]]],
                  std: Union[Tensor, Sequence[float]],
                  strength: float = 1.,
                  source: Optional[str] = None) -> None:
-        mean, std = torch.as_tensor(mean), torch.as_tensor(std)
-        if mean.ndim != 1 or mean.shape != std.shape:
+        std = torch.as_tensor(std)
+        mean = None if mean is None else torch.as_tensor(mean)
+        given = [std] if mean is None else [mean, std]
+        if std.ndim != 1 or given[0].shape != std.shape:
             raise ValueError('mean and std must be of one shape (C, ), but got '
-                             f'{tuple(mean.shape)} and {tuple(std.shape)}')
-        if not (mean.isfinite().all() and std.isfinite().all()
-                and (std >= 0).all()):
+                             f'{tuple(given[0].shape)} and {tuple(std.shape)}')
+        if not all(x.isfinite().all() for x in given) or (std < 0).any():
             raise ValueError('mean and std must be finite and std >= 0, but got '
-                             f'{mean.tolist()} and {std.tolist()}')
+                             f'{mean if mean is None else mean.tolist()} and '
+                             f'{std.tolist()}')
         _check_strength(strength)
         self.mean = mean
         self.std = std
         self.strength = float(strength)
-        numbers = torch.stack([mean, std]).cpu().double().numpy()
+        numbers = torch.stack(given).cpu().double().numpy()
         self.source = source or hashlib.sha256(numbers.tobytes()).hexdigest()[:16]
 
     @classmethod
@@ -201,10 +204,10 @@ class LatentStatistics(Style):
         """See :meth:`Style.check_model`."""
         super().check_model(semflow)
         channels = semflow.autoencoder.latent_channels
-        if len(self.mean) != channels:
+        if len(self.std) != channels:
             raise ValueError(
                 f'the style must have the statistics of {channels} channels, as '
-                f'the latents of the model, but got {len(self.mean)}')
+                f'the latents of the model, but got {len(self.std)}')
 
     def wrap(self, network: Network) -> Network:
         """See :meth:`Style.wrap`."""
@@ -221,7 +224,8 @@ class LatentStatistics(Style):
     def _normalize(self, z0: Tensor) -> Tensor:
         own_std, own_mean = torch.std_mean(
             z0, (-2, -1), unbiased=False, keepdim=True)
-        mean, std = (x.to(z0).view(-1, 1, 1) for x in (self.mean, self.std))
+        std = self.std.to(z0).view(-1, 1, 1)
+        mean = own_mean if self.mean is None else self.mean.to(z0).view(-1, 1, 1)
         return (z0 - own_mean) / own_std.clamp(min=MIN_STD) * std + mean
 
 

@@ -92,6 +92,18 @@ def test_the_picture_stays_but_for_its_statistics():
         assert found[0, 1] > 0.9999
 
 
+def test_without_a_mean_each_picture_keeps_its_own():
+    z, t = torch.randn(2, CHANNELS, 8, 6), torch.tensor([0.5, 0.5])
+    z[1] += 1
+    plain, styled = (
+        z - 0.5 * network(z, t)
+        for network in (constant, LatentStatistics(None, STD).wrap(constant)))
+    for before, after in zip(plain, styled, strict=True):
+        mean, std = statistics(after)
+        torch.testing.assert_close(mean, statistics(before)[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(std, STD, rtol=1e-4, atol=1e-5)
+
+
 def test_own_statistics_change_nothing():
     z, t = torch.randn(1, CHANNELS, 8, 6), torch.tensor([0.7])
     own = LatentStatistics(*statistics(z[0] - 0.7 * 0.3))
