@@ -11,17 +11,11 @@ from torch import nn
 
 from mmseg_semflow.apis.loading import meta_of_dataset
 
-STYLE = dict(
-    type='StyleToken', latent_channels=48, token_channels=16, num_styles=8,
-    num_alike=2)
-
 
 def recipe(name):
-    """Give a shrunk recipe; that of the toy street with a token of styles."""
+    """Give a shrunk recipe."""
     cfg = shrink(load(name))
     cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
-    if name == 'semflow_toy':
-        cfg.model.semflow.wrappers.append(STYLE)
     return cfg
 
 

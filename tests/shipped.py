@@ -76,9 +76,10 @@ def shrink_networks(cfg):
         if 'unet' in network:
             network.unet_weights = None
         for wrapper in semflow.get('wrappers', ()):
+            if wrapper.type in ('StyleToken', 'TextPrompt'):
+                wrapper.token_channels = UNET['cross_attention_dim']
             if wrapper.type == 'TextPrompt':
-                wrapper.update(
-                    sd_folder=None, token_channels=UNET['cross_attention_dim'])
+                wrapper.sd_folder = None
         if 'transformer' in network:
             small, of_autoencoder = bases.of_class(network.transformer.type)
             network.update(small)

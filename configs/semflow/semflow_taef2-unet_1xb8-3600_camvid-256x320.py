@@ -9,7 +9,8 @@ _base_ = [
 ]
 # Chosen so that a blurred pseudo mask is still nearest to the colour of the class
 # that most of it has; see docs/results.md. The perturbation is noise on the mask
-# latent, which can decide what a picture shows.
+# latent, over 1, 2, 4, ... 32 cells as widely as pictures of one mask differ: it can
+# decide what a picture shows.
 codec = dict(
     num_classes=11,
     divisions=3,
@@ -26,13 +27,13 @@ model = dict(
         channels_last=True,
         process=dict(
             type='RectifiedFlow',
-            mask_noise=0.65,
+            mask_noise=(0.5, 0.37, 0.28, 0.21, 0.16, 0.12),
             start_fraction=0.375,
             clean_fraction=0.125,
             end_fraction=0.125,
             time_grid=dict(image_to_mask=(10, 1))),
         # Deviations of the latents of pictures and of noisy masks.
-        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 1.04))],
+        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 1.1))],
         refiner=dict(
             type='LatentRefiner', latent_channels=32, num_classes=11, scale=0.2),
         losses=[

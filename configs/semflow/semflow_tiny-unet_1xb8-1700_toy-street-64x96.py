@@ -4,8 +4,8 @@ _base_ = [
     '../_base_/datasets/toy_street.py', '../_base_/schedules/semflow_tiny.py',
     '../_base_/semflow_runtime.py'
 ]
-# Smooth, so it can decide light and colours of a picture, and of less than half of what
-# the spacing allows, so that it leaves both directions easy.
+# Smooth, so it can decide colours, and of less than half of what the spacing allows, so
+# that it leaves both directions easy. The token decides the light.
 codec = dict(_base_.codec, amplitude=50, grain=16)
 model = dict(
     semflow=dict(
@@ -15,20 +15,24 @@ model = dict(
             start_fraction=0.5,
             end_fraction=0.125,
             time_grid=dict(image_to_mask=(10, 1))),
-        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.5, 1.1))],
+        wrappers=[
+            dict(type='EndStdPreconditioning', end_std=(0.5, 1.1)),
+            dict(
+                type='StyleToken', latent_channels=48, token_channels=32, dropout=0.2)
+        ],
         refiner=dict(
             type='LatentRefiner', latent_channels=48, num_classes=8, scale=0.2),
         losses=[
             dict(type='MatchingLoss'),
             dict(type='RefinerLoss', network_share=0.2)
         ]))
-# How images are drawn, here and by the tools. The style is the mean and the deviation
-# of the training pictures, red, green and blue, at each of the 16 pixels of a patch.
+# How images are drawn, here and by the tools. The style is the contrast of the training
+# pictures, the deviation of red, green and blue at each of the 16 pixels of a patch.
 synthesis = dict(
     num_steps=2,
     style=dict(
         type='LatentStatistics',
-        mean=[-0.153] * 16 + [-0.202] * 16 + [-0.251] * 16,
+        mean=None,
         std=[0.411] * 16 + [0.362] * 16 + [0.377] * 16))
 custom_hooks = _base_.custom_hooks + [
     dict(
