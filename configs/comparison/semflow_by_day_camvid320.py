@@ -16,7 +16,12 @@ train_dataloader = dict(
 test_dataloader = _base_.at_dusk
 losses = _base_.model.semflow.losses
 losses[-1].begin = 2000
-model = dict(semflow=dict(losses=losses))
+model = dict(
+    semflow=dict(
+        # White noise, as it was measured.
+        process=dict(mask_noise=0.65),
+        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 1.04))],
+        losses=losses))
 max_iters = 2600
 param_scheduler = [
     _base_.param_scheduler[0],

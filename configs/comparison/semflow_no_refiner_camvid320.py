@@ -2,6 +2,9 @@
 _base_ = '../semflow_camvid_taef2.py'
 model = dict(
     semflow=dict(
+        # White noise, as it was measured.
+        process=dict(mask_noise=0.65),
+        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 1.04))],
         refiner=None,
         losses=[
             loss for loss in _base_.model.semflow.losses

@@ -14,7 +14,12 @@ train_dataloader = dict(
             indices=[i * 367 // 37 for i in range(37)], pipeline=train_pipeline)))
 losses = _base_.model.semflow.losses
 losses[-1].begin = 750
-model = dict(semflow=dict(losses=losses))
+model = dict(
+    semflow=dict(
+        # White noise, as it was measured.
+        process=dict(mask_noise=0.65),
+        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 1.04))],
+        losses=losses))
 max_iters = 1050
 param_scheduler = [
     _base_.param_scheduler[0],

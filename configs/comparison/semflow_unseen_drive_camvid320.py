@@ -15,6 +15,11 @@ train_dataloader = dict(
         dataset=dict(
             filter_cfg=_base_.training_drives, pipeline=train_pipeline)))
 test_dataloader = _base_.unseen_drive
+model = dict(
+    semflow=dict(
+        # White noise, as it was measured.
+        process=dict(mask_noise=0.65),
+        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 1.04))]))
 # Without the style of the recipe, which knows all drives.
 synthesis = dict(style=None)
 custom_hooks = _base_.custom_hooks

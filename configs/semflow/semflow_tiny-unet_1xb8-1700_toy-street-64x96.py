@@ -26,8 +26,9 @@ model = dict(
             dict(type='MatchingLoss'),
             dict(type='RefinerLoss', network_share=0.2)
         ]))
-# How images are drawn, here and by the tools. The style is the contrast of the training
-# pictures, the deviation of red, green and blue at each of the 16 pixels of a patch.
+# How images are drawn, here and by the tools. The style is contrast alone, the deviation
+# of red, green and blue over all training pictures, a tenth above that within one, at
+# each of the 16 pixels of a patch.
 synthesis = dict(
     num_steps=2,
     style=dict(

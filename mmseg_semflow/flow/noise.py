@@ -61,15 +61,16 @@ def octave_noise(z: Tensor,
     r"""Sample normal noise with structure of several sizes.
 
     The sum of independent noises, of which number i, from 0, is drawn at the
-    corners of squares of :math:`2^i` elements, interpolated between them, and
-    scaled to one deviation everywhere. White noise, number 0 alone, is nearly
-    the same in the mean of many elements, so that it decides no light and no
-    layout. After Whitaker's multi-resolution noise (2023,
-    https://wandb.ai/johnowhitaker/multires_noise).
+    corners of squares with a side of :math:`2^i` elements, from the upper left,
+    interpolated between them, and scaled to one deviation everywhere. White
+    noise, number 0 alone, is nearly the same in the mean of many elements, so
+    that it decides no light and no layout. After Whitaker's multi-resolution
+    noise (2023, https://wandb.ai/johnowhitaker/multires_noise).
 
     Args:
         z (Tensor): Gives shape (B, C, H, W), dtype and device.
-        deviations (Sequence[float]): Of the noises, in the units of z.
+        deviations (Sequence[float]): Of the noises, at least one, in the units
+            of z.
         generators (Sequence[torch.Generator], optional): See
             :func:`normal_like`. Defaults to None.
 

@@ -142,9 +142,9 @@ def _equal(found: Tensor, own: Tensor) -> bool:
 
 def _difference(found: Tensor, own: Tensor) -> str:
     """Tell where two tensors differ first."""
+    if max(found.ndim, own.ndim) < 2:
+        return f'{found.tolist()}, but {own.tolist()}'
     if found.shape != own.shape:
         return f'shape {tuple(found.shape)}, but {tuple(own.shape)}'
-    if own.ndim < 2:
-        return f'{found.tolist()}, but {own.tolist()}'
     row = int((found.to(own) != own).any(1).nonzero()[0])
     return f'{found[row].tolist()} of class {row}, but {own[row].tolist()}'

@@ -138,6 +138,18 @@ class StyleToken(BaseModule):
             ])
         return dict(style=self.styles[alike.gather(1, picks[:, None])[:, 0]])
 
+    @torch.no_grad()
+    def condition_of(self, z0: Tensor) -> Dict[str, Tensor]:
+        """Make the condition of pictures that look like given ones.
+
+        Args:
+            z0 (Tensor): Image latents, shape (B, C, h, w).
+
+        Returns:
+            Dict[str, Tensor]: ``style``, (B, 2 C).
+        """
+        return dict(style=latent_style(z0))
+
     def forward(self,
                 network: Network,
                 zt: Tensor,

@@ -152,9 +152,14 @@ class MultiResolutionFusion(Synthesizer):
             z1 = semflow.process.start_of_synthesis(
                 semflow.encode(masks),
                 self._generators('mask_to_image', masks, numbers))
+        # Small regions have the light of the large ones.
+        condition = {}
+        for wrapper in semflow.wrappers:
+            if hasattr(wrapper, 'condition_of'):
+                condition.update(wrapper.condition_of(z0))
         held = torch.stack([self.held_cells(label_map) for label_map, _ in batch])
 
         def hold(t: Tensor, state: Tensor) -> Tensor:
             return torch.where(held, (1 - t) * z0 + t * z1, state)
 
-        return self._to_images(masks, numbers, hold)
+        return self._to_images(masks, numbers, hold, condition or None)

@@ -98,10 +98,10 @@ class LatentStatistics(Style):
     :attr:`Synthesizer.style` of a config, give it back.
 
     Args:
-        mean (Tensor | Sequence[float], optional): Mean of the reference's latents,
+        mean (Tensor | Sequence[float] | None): Mean of the reference's latents,
             shape (C, ). None leaves each picture its own.
         std (Tensor | Sequence[float]): Their deviation about it, at least 0, shape
-            (C, ).
+            (C, ); without a mean that within a picture.
         strength (float): How much of it, in [0, 1]. Defaults to 1.
         source (str, optional): Digest of what they were measured on, for the
             notes of pictures. Defaults to None, that of the numbers, which
@@ -120,8 +120,9 @@ class LatentStatistics(Style):
         mean = None if mean is None else torch.as_tensor(mean)
         given = [std] if mean is None else [mean, std]
         if std.ndim != 1 or given[0].shape != std.shape:
-            raise ValueError('mean and std must be of one shape (C, ), but got '
-                             f'{tuple(given[0].shape)} and {tuple(std.shape)}')
+            shapes = ' and '.join(str(tuple(x.shape)) for x in given)
+            raise ValueError('std, and mean but for None, must be of one shape '
+                             f'(C, ), but got {shapes}')
         if not all(x.isfinite().all() for x in given) or (std < 0).any():
             raise ValueError('mean and std must be finite and std >= 0, but got '
                              f'{mean if mean is None else mean.tolist()} and '

@@ -434,7 +434,9 @@ class Synthesizer(ImageSampler):
     def _to_images(self,
                    pseudo_masks: Tensor,
                    numbers: Sequence[int],
-                   callback: Optional[StepCallback] = None) -> Tensor:
+                   callback: Optional[StepCallback] = None,
+                   condition: Condition = None) -> Tensor:
+        style = self._condition('mask_to_image', numbers)
         with self._autocast():
             return self.semflow.mask_to_image(
                 pseudo_masks,
@@ -442,7 +444,7 @@ class Synthesizer(ImageSampler):
                 self.solver,
                 generators=self._generators('mask_to_image', pseudo_masks,
                                             numbers),
-                condition=self._condition('mask_to_image', numbers),
+                condition={**(condition or {}), **style} if style else condition,
                 wrap=self._wraps['mask_to_image'],
                 callback=callback)
 

@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmseg_semflow.apis import SemFlowInferencer
+from mmseg_semflow.networks.style_token import latent_style
 from mmseg_semflow.pixels import resize_labels, to_uint8
 from mmseg_semflow.synthesis import (
     LatentStatistics,
@@ -204,6 +205,25 @@ def test_both_passes_have_the_style(semflow, labels):
     expected = semflow.autoencoder.decode(low_latent(semflow, labels, style=style))
     assert torch.equal(drawn(fusion, labels), expected)
     assert fusion.settings['style'] == style.settings
+
+
+def test_both_passes_have_the_token_of_one_style(labels):
+    """Not of another training picture each: pass 2 looks like pass 1."""
+    semflow = build(wrappers=[
+        dict(type='StyleToken', latent_channels=12, token_channels=16)])
+    token = semflow.wrappers[0]
+    for part in (token.styles, token.masks, token.project[-1].weight):
+        nn.init.normal_(part)
+    token.num_seen.fill_(256)
+    found = drawn(MultiResolutionFusion(semflow, BASE, 1, num_steps=3), labels)
+    windows = Synthesizer(semflow, 3, tile_size=BASE)
+    mask = windows.perturbed(labels, 0)
+    with torch.no_grad():
+        expected, other = (windows._to_images(mask, [0], None, condition)
+                           for condition in (
+                               dict(style=latent_style(low_latent(semflow, labels))),
+                               None))
+    assert torch.equal(found, expected) and not torch.equal(found, other)
 
 
 def test_settings_and_protocol(semflow):

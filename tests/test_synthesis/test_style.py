@@ -217,9 +217,10 @@ def test_settings_tell_styles_apart(semflow, labels):
     assert 'style' not in Synthesizer(semflow, 2).settings
     assert 'style' not in Synthesizer(semflow, 2).protocol
     styles = [LatentStatistics(MEAN, STD), LatentStatistics(MEAN, STD, 0.5),
-              LatentStatistics(STD, STD), LatentStatistics(MEAN, MEAN.abs())]
+              LatentStatistics(STD, STD), LatentStatistics(MEAN, MEAN.abs()),
+              LatentStatistics(None, STD)]
     found = [json.dumps(Synthesizer(semflow, 2, style=s).settings) for s in styles]
-    assert len(set(found)) == 4
+    assert len(set(found)) == 5
     # Of the same pictures it is the same, however a device adds them up.
     assert LatentStatistics(MEAN, STD, 1., 'ab').settings == LatentStatistics(
         MEAN + 1e-7, STD, 1., 'ab').settings
@@ -244,6 +245,8 @@ def test_a_config_of_a_style_is_the_style(semflow, labels):
     ((MEAN, STD, -1), r'strength must be in \[0, 1\], but got -1'),
     ((MEAN, STD, float('nan')), r'strength must be in \[0, 1\], but got nan'),
     ((MEAN, STD[1:]), r'must be of one shape \(C, \), but got \(12,\) and \(11,\)'),
+    ((None, STD[None]), r'std, .* of one shape \(C, \), but got \(1, 12\)'),
+    ((None, -STD), 'must be finite and std >= 0, but got None and'),
     ((MEAN, -STD), 'must be finite and std >= 0, but got'),
     ((MEAN / 0, STD), 'must be finite and std >= 0, but got'),
 ])
@@ -255,6 +258,9 @@ def test_wrong_arguments(args, message):
 def test_models_that_a_style_does_not_fit(semflow, pictures):
     with pytest.raises(ValueError, match='statistics of 12 channels.* but got 4'):
         Synthesizer(semflow, style=LatentStatistics(MEAN[:4], STD[:4]))
+    with pytest.raises(ValueError, match='statistics of 12 channels.* but got 4'):
+        Synthesizer(semflow, style=dict(
+            type='LatentStatistics', mean=None, std=STD[:4].tolist()))
     with pytest.raises(ValueError, match=r'strength must be in \[0, 1\], but got 2'):
         LatentStatistics.of_pictures(semflow, pictures, 2)
 

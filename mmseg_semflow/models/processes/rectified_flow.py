@@ -1,5 +1,6 @@
 """SemFlow's own process: a rectified flow."""
 
+from math import inf
 from typing import Dict, Optional, Sequence, Union
 
 import torch
@@ -35,9 +36,10 @@ class RectifiedFlow(Process):
     SemFlow (Wang et al., NeurIPS 2024), Eq. 9 to 13.
 
     With ``mask_noise`` sigma, which is not in the paper, the flow ends at
-    :math:`z_1 + \sigma \epsilon, \epsilon \sim N(0, 1)`, in training and where
-    synthesis starts: what the perturbation of the pixels is too small for,
-    to decide what the picture looks like. Segmentation samples nothing. At
+    :math:`z_1 + \sigma \epsilon, \epsilon \sim N(0, 1)`, with several sigmas
+    at :math:`z_1` and :func:`octave_noise`, in training and where synthesis
+    starts: what the perturbation of the pixels is too small for, to decide
+    what the picture looks like. Segmentation samples nothing. At
     t = 0 the state does not know the noise, so that the clean :math:`z_1` is
     the target there: the mean of the noisy ones, and so the same optimum.
     A segmentation of several steps then meets states without noise, which
@@ -76,12 +78,14 @@ class RectifiedFlow(Process):
                  time_grid: Union[TimeDensity,
                                   Dict[str, TimeDensity]] = 'uniform') -> None:
         super().__init__()
-        octaves = mask_noise if isinstance(mask_noise, Sequence) else [mask_noise]
-        if not octaves or not all(deviation >= 0 for deviation in octaves):
-            raise ValueError('mask_noise must be >= 0, or a list of such numbers, '
+        octaves = [*mask_noise] if isinstance(mask_noise, Sequence) else [mask_noise]
+        if not octaves or not all(0 <= value < inf for value in octaves):
+            raise ValueError('mask_noise must be finite and >= 0, or a list of such, '
                              f'but got {mask_noise}')
         self.path = RectifiedFlowPath(time_sampling, start_fraction, end_fraction)
-        self.mask_noise = tuple(octaves) if any(octaves) else ()
+        while octaves and not octaves[-1]:
+            octaves.pop()
+        self.mask_noise = tuple(octaves)
         if not 0 <= clean_fraction <= 1 - start_fraction - end_fraction:
             raise ValueError(
                 'clean_fraction must be at least 0 and with start_fraction and '
@@ -98,7 +102,9 @@ class RectifiedFlow(Process):
         if self.mask_noise:
             self.stochastic = ('mask_to_image', )
             self.trained_with = dict(noise_of_masks='process of other mask_noise')
-            self.register_buffer('noise_of_masks', torch.tensor(mask_noise).float())
+            # One number where it is white noise, as in checkpoints of before.
+            stored = octaves[0] if len(octaves) == 1 else octaves
+            self.register_buffer('noise_of_masks', torch.tensor(stored).float())
 
     def sample(self, z0: Tensor, z1: Tensor) -> TrainingPoint:
         """See :meth:`Process.sample`; the target is z1 - z0."""
