@@ -4,9 +4,9 @@ _base_ = [
     '../_base_/datasets/toy_street.py', '../_base_/schedules/semflow_tiny.py',
     '../_base_/semflow_runtime.py'
 ]
-# Smooth, so it can decide colours, and of less than half of what the spacing allows, so
+# Smooth, so it can decide colours, and of a quarter of what the spacing allows, so
 # that it leaves both directions easy. The token decides the light.
-codec = dict(_base_.codec, amplitude=50, grain=16)
+codec = dict(_base_.codec, amplitude=30, grain=16)
 model = dict(
     semflow=dict(
         codec=codec,
