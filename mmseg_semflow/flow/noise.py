@@ -55,6 +55,24 @@ def normal_like(z: Tensor, generators: Generators = None) -> Tensor:
     ]).to(z)
 
 
+def between_corners(corners: Tensor, side: int, size: Sequence[int]) -> Tensor:
+    """Interpolate what is known at the corners of squares.
+
+    Args:
+        corners (Tensor): Shape (B, C, m + 1, n + 1), from the upper left.
+        side (int): Side of a square, in elements.
+        size (Sequence[int]): Height and width H, W, at most m and n squares.
+
+    Returns:
+        Tensor: Shape (B, C, H, W).
+    """
+    height, width = size
+    return nn.functional.interpolate(
+        corners, [(n - 1) * side + 1 for n in corners.shape[-2:]],
+        mode='bilinear',
+        align_corners=True)[..., :height, :width]
+
+
 def octave_noise(z: Tensor,
                  deviations: Sequence[float],
                  generators: Generators = None) -> Tensor:
@@ -83,10 +101,8 @@ def octave_noise(z: Tensor,
         side = 2**octave
         squares = [-(-length // side) for length in z.shape[-2:]]
         corners = z.new_empty(*z.shape[:-2], *(n + 1 for n in squares))
-        between = nn.functional.interpolate(
-            normal_like(corners, generators), [n * side + 1 for n in squares],
-            mode='bilinear',
-            align_corners=True)[..., :z.shape[-2], :z.shape[-1]]
+        between = between_corners(
+            normal_like(corners, generators), side, z.shape[-2:])
         # Of two corners with the weights w and 1 - w, in each direction.
         down, right = (
             (w.square() + (1 - w).square()).sqrt() for w in

@@ -3,7 +3,9 @@
 from typing import Optional
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from .noise import between_corners
 
 
 def perturb(pseudo_mask: Tensor,
@@ -52,8 +54,5 @@ def perturb(pseudo_mask: Tensor,
     corners = pseudo_mask.new_empty(1, pseudo_mask[..., 0, 0].numel(),
                                     *(n + 1 for n in squares))
     corners.uniform_(-amplitude, amplitude, generator=generator)
-    noise = nn.functional.interpolate(
-        corners, [n * grain + 1 for n in squares],
-        mode='bilinear',
-        align_corners=True)[..., :height, :width]
+    noise = between_corners(corners, grain, (height, width))
     return pseudo_mask + noise.reshape(pseudo_mask.shape)
