@@ -8,6 +8,8 @@ model = dict(
         refiner=None,
         losses=[dict(type='MatchingLoss')],
         wrappers=[]))
+# As DSM is trained.
+optim_wrapper = dict(optimizer=dict(lr=2e-3, betas=(0.9, 0.999)))
 synthesis = dict(num_steps=3, style=None)
 custom_hooks = _base_.custom_hooks
 custom_hooks[-1].synthesis.update(synthesis)
