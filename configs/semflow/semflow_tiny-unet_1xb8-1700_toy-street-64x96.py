@@ -28,8 +28,6 @@ model = dict(
         ]))
 # Moments of the last 20 steps: a short training cannot wait for those of the last 1000.
 optim_wrapper = dict(optimizer=dict(lr=3e-3, betas=(0.9, 0.95)))
-# Beside two threads of torch a second worker takes more than it gives.
-train_dataloader = dict(num_workers=1)
 # How images are drawn, here and by the tools. The style is contrast alone, the deviation
 # of red, green and blue over all training pictures, a tenth above that within one, at
 # each of the 16 pixels of a patch.
