@@ -76,7 +76,9 @@ def shrink_networks(cfg):
         if 'unet' in network:
             network.unet_weights = None
         for wrapper in semflow.get('wrappers', ()):
-            if wrapper.type in ('StyleToken', 'TextPrompt'):
+            if wrapper.get('as_embedding'):
+                wrapper.token_channels = 4 * UNET['block_out_channels'][0]
+            elif wrapper.type in ('StyleToken', 'TextPrompt'):
                 wrapper.token_channels = UNET['cross_attention_dim']
             if wrapper.type == 'TextPrompt':
                 wrapper.sd_folder = None
@@ -89,7 +91,8 @@ def shrink_networks(cfg):
             network.unet = dict(
                 bases.SDXL_UNET if network.get('picture_size') else UNET,
                 in_channels=unet.in_channels,
-                out_channels=unet.out_channels)
+                out_channels=unet.out_channels,
+                class_embed_type=unet.get('class_embed_type'))
         if semflow.autoencoder.type == 'KLAutoencoder' and 'transformer' not in network:
             semflow.autoencoder.vae = VAE
         if 'sd_folder' in semflow.autoencoder:

@@ -7,6 +7,7 @@ model = dict(
         process=dict(start_fraction=0., end_fraction=0., time_grid='uniform'),
         refiner=None,
         losses=[dict(type='MatchingLoss')],
+        network=dict(unet=dict(class_embed_type=None)),
         wrappers=[]))
 # As DSM is trained.
 optim_wrapper = dict(optimizer=dict(lr=2e-3, betas=(0.9, 0.999)))

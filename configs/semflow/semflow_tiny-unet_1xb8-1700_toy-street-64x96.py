@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/semflow_runtime.py'
 ]
 # Smooth, so it can decide colours, and of a quarter of what the spacing allows, so
-# that it leaves both directions easy. The token decides the light.
+# that it leaves both directions easy. The style decides the light.
 codec = dict(_base_.codec, amplitude=30, grain=16)
 model = dict(
     semflow=dict(
@@ -15,10 +15,15 @@ model = dict(
             start_fraction=0.5,
             end_fraction=0.125,
             time_grid=dict(image_to_mask=(10, 1))),
+        network=dict(unet=dict(class_embed_type='identity')),
         wrappers=[
             dict(type='EndStdPreconditioning', end_std=(0.5, 1.1)),
             dict(
-                type='StyleToken', latent_channels=48, token_channels=32, dropout=0.2)
+                type='StyleToken',
+                latent_channels=48,
+                token_channels=256,
+                dropout=0.2,
+                as_embedding=True)
         ],
         refiner=dict(
             type='LatentRefiner', latent_channels=48, num_classes=8, scale=0.2),

@@ -9,6 +9,8 @@ from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Condition, Generators, Network
 from mmseg_semflow.registry import MODELS, BaseModule
 
+from .velocity_unet import VelocityUNet
+
 
 def latent_style(z0: Tensor) -> Tensor:
     """Measure mean and deviation of every channel of image latents.
@@ -26,7 +28,7 @@ def latent_style(z0: Tensor) -> Tensor:
 @MODELS.register_module()
 @checked
 class StyleToken(BaseModule):
-    """Tell the network mean and deviation of the image's latent, by a token.
+    """Tell the network mean and deviation of the image's latent.
 
     A mask does not say how bright or how colourful its picture is: without this the
     network has to guess the mean of all, and the noise has to decide it. The token
@@ -40,12 +42,14 @@ class StyleToken(BaseModule):
     Args:
         latent_channels (int): Number of channels C of the latents.
         token_channels (int): Number of channels of a token, the UNet's
-            ``cross_attention_dim``.
+            ``cross_attention_dim``, or of its embedding of time, 4 times the first of
+            its ``block_out_channels``.
         dropout (float): Part of the samples in [0, 1) whose token is dropped.
             Defaults to 0.5.
         num_styles (int): How many styles are kept. Defaults to 256.
         num_alike (int): Among how many of them, those of the masks most alike,
             synthesis draws. Defaults to 16.
+        as_embedding (bool): Whether it is an embedding. Defaults to False, a token.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -60,7 +64,8 @@ class StyleToken(BaseModule):
                  token_channels: int,
                  dropout: float = 0.5,
                  num_styles: int = 256,
-                 num_alike: int = 16) -> None:
+                 num_alike: int = 16,
+                 as_embedding: bool = False) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise ValueError(f'dropout must be in [0, 1), but got {dropout}')
@@ -69,6 +74,7 @@ class StyleToken(BaseModule):
                              f'num_alike={num_alike}, num_styles={num_styles}')
         self.dropout = dropout
         self.num_alike = num_alike
+        self.as_embedding = as_embedding
         self.project = nn.Sequential(
             nn.Linear(2 * latent_channels, 4 * token_channels), nn.SiLU(),
             nn.Linear(4 * token_channels, token_channels))
@@ -78,6 +84,26 @@ class StyleToken(BaseModule):
         self.register_buffer('styles', torch.zeros(num_styles, 2 * latent_channels))
         self.register_buffer('masks', torch.zeros(num_styles, latent_channels))
         self.register_buffer('num_seen', torch.zeros((), dtype=torch.long))
+
+    def check_network(self, network: nn.Module) -> None:
+        """Raise a ValueError unless a network takes such a token or embedding."""
+        if not isinstance(network, VelocityUNet):
+            raise ValueError(
+                'StyleToken is for a VelocityUNet, but the network is a '
+                f'{type(network).__name__}: take StyleToken out of wrappers, or '
+                'another network')
+        if self.as_embedding != network.takes_embedding:
+            raise ValueError(
+                "as_embedding of StyleToken is for a UNet with class_embed_type="
+                f"'identity', and for no other, but got as_embedding="
+                f'{self.as_embedding} with class_embed_type='
+                f'{network.unet.config.class_embed_type!r}')
+        own, wanted = self.project[-1].out_features, (
+            network.embedding_channels
+            if self.as_embedding else network.null_prompt.shape[-1])
+        if own != wanted:
+            raise ValueError(f'token_channels of StyleToken must be {wanted}, as the '
+                             f'network has it, but got {own}')
 
     @torch.no_grad()
     def training_condition(self,
@@ -177,4 +203,8 @@ class StyleToken(BaseModule):
             token = self.project(style)
             if kept is not None:
                 token = token * kept[:, None]
-        return network(zt, t, dict(condition, token=token[:, None]))
+        if self.as_embedding:
+            condition['embedding'] = token
+        else:
+            condition['token'] = token[:, None]
+        return network(zt, t, condition)

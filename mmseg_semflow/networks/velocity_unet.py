@@ -125,6 +125,16 @@ class VelocityUNet(AdaptableNetwork):
         return self.unet.config.in_channels
 
     @property
+    def takes_embedding(self) -> bool:
+        """bool: Whether a condition may have an ``embedding``."""
+        return self.unet.config.class_embed_type == 'identity'
+
+    @property
+    def embedding_channels(self) -> int:
+        """int: Number of channels of the embedding of time."""
+        return self.unet.time_embedding.linear_2.out_features
+
+    @property
     def out_channels(self) -> int:
         """int: Number of channels that it predicts."""
         return self.unet.config.out_channels
@@ -167,8 +177,10 @@ class VelocityUNet(AdaptableNetwork):
             t (Tensor): Flow time, float32 in [0, 1], shape (B, ).
             condition (Dict[str, Tensor], optional): ``prompt``, embeddings
                 (B, L, D) in place of the null prompt; ``has_prompt``, bool
-                (B, ), which samples get them, by default all; and ``token``,
-                more embeddings, (B, K, D), behind either. Defaults to None.
+                (B, ), which samples get them, by default all; ``token``, more
+                embeddings, (B, K, D), behind either; and, for a UNet with
+                ``class_embed_type='identity'``, ``embedding``, (B, E), which is
+                added to that of time. Defaults to None.
 
         Returns:
             Tensor: Predicted dz/dt, float32, shape (B, C, h, w).
@@ -180,9 +192,16 @@ class VelocityUNet(AdaptableNetwork):
         prompt = condition.pop('prompt', self.null_prompt)
         kept = condition.pop('has_prompt', None)
         token = condition.pop('token', None)
+        embedding = None
+        if self.takes_embedding:
+            embedding = condition.pop('embedding', None)
+            if embedding is None:
+                embedding = zt.new_zeros(len(zt), self.embedding_channels)
+            embedding = embedding.to(self.unet.dtype)
         if condition:
             raise ValueError("the condition of a VelocityUNet has the keys 'prompt', "
-                             "'has_prompt' and 'token', but got "
+                             "'has_prompt' and 'token', and with class_embed_type="
+                             "'identity' 'embedding', but got "
                              f'{min(condition)!r}')
         if kept is not None:
             prompt = torch.where(kept[:, None, None], prompt, self.null_prompt)
@@ -197,5 +216,5 @@ class VelocityUNet(AdaptableNetwork):
                 text_embeds=self.null_pooled.to(prompt).expand(len(zt), -1),
                 time_ids=self.sizes.float().expand(len(zt), -1))
         return self.unet(
-            zt.to(self.unet.dtype), timestep, prompt,
+            zt.to(self.unet.dtype), timestep, prompt, class_labels=embedding,
             added_cond_kwargs=added, return_dict=False)[0].float()

@@ -133,7 +133,7 @@ def test_rules(change, match):
 def test_what_cannot_be_distilled():
     with pytest.raises(ValueError, match='but the process is a SymmetricFlow'):
         build(MATCHING, reflow('x.pth'), **process_cfg('symmflow'))
-    style = dict(type='StyleToken', latent_channels=12, token_channels=8)
+    style = dict(type='StyleToken', latent_channels=12, token_channels=16)
     with pytest.raises(ValueError, match='the wrapper StyleToken gives one'):
         build(MATCHING, reflow('x.pth'), wrappers=[style])
 

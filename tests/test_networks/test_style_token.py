@@ -84,6 +84,44 @@ def test_other_conditions_are_passed_on():
     assert seen['prompt'] is prompt and seen['token'].shape == (2, 1, 16)
 
 
+def test_an_embedding_is_added_to_that_of_time():
+    torch.manual_seed(0)
+    net = VelocityUNet(dict(UNET, class_embed_type='identity'), prompt_length=1)
+    assert net.takes_embedding and net.embedding_channels == 32
+    token = with_weights(StyleToken(4, 32, as_embedding=True))
+    token.check_network(net)
+    zt, t, style = latents(2)[..., :4, :4], torch.rand(2), torch.randn(2, 8)
+    plain = VelocityUNet(UNET, prompt_length=1)
+    plain.load_state_dict(net.state_dict())
+    torch.testing.assert_close(token(net, zt, t), plain(zt, t))
+    embedding, moved = plain.unet.time_embedding, token.project(style)
+    embedding.register_forward_hook(lambda module, args, output: output + moved)
+    found = token(net, zt, t, dict(style=style))
+    torch.testing.assert_close(found, plain(zt, t))
+    assert not torch.allclose(found, token(net, zt, t))
+
+
+@pytest.mark.parametrize('channels, unet, as_embedding, message', [
+    (8, {}, False, 'token_channels of StyleToken must be 16, as the network has it, '
+     'but got 8'),
+    (16, dict(class_embed_type='identity'), True,
+     'token_channels of StyleToken must be 32, as the network has it, but got 16'),
+    (16, dict(class_embed_type='identity'), False,
+     "as_embedding of StyleToken is for a UNet with class_embed_type='identity', and "
+     "for no other, but got as_embedding=False with class_embed_type='identity'"),
+    (32, {}, True,
+     "as_embedding of StyleToken is for a UNet with class_embed_type='identity', and "
+     'for no other, but got as_embedding=True with class_embed_type=None'),
+    (16, None, False, 'StyleToken is for a VelocityUNet, but the network is a Identity: '
+     'take StyleToken out of wrappers, or another network'),
+])
+def test_a_network_that_does_not_fit_is_refused(channels, unet, as_embedding, message):
+    network = nn.Identity() if unet is None else VelocityUNet(dict(UNET, **unet))
+    with pytest.raises(ValueError) as error:
+        StyleToken(4, channels, as_embedding=as_embedding).check_network(network)
+    assert str(error.value) == message
+
+
 def test_the_token_is_dropped_for_its_part_and_at_the_start():
     token = build(dropout=0.25)
     torch.manual_seed(1)

@@ -89,6 +89,13 @@ def test_gradients_reach_the_prompt():
 
 
 def test_unknown_conditions():
-    with pytest.raises(ValueError, match="'has_prompt' and 'token', but got 'style'"):
-        build()(torch.randn(1, 4, 8, 8), torch.rand(1),
-                dict(prompt=torch.zeros(1, 3, 16), style=torch.zeros(1)))
+    for key in ('style', 'embedding'):
+        with pytest.raises(ValueError) as error:
+            build()(torch.randn(1, 4, 8, 8), torch.rand(1), {
+                'prompt': torch.zeros(1, 3, 16),
+                key: torch.zeros(1)
+            })
+        assert str(error.value) == (
+            "the condition of a VelocityUNet has the keys 'prompt', 'has_prompt' and "
+            "'token', and with class_embed_type='identity' 'embedding', but got "
+            f'{key!r}')
