@@ -112,8 +112,9 @@ def test_an_embedding_is_added_to_that_of_time():
     (32, {}, True,
      "as_embedding of StyleToken is for a UNet with class_embed_type='identity', and "
      'for no other, but got as_embedding=True with class_embed_type=None'),
-    (16, None, False, 'StyleToken is for a VelocityUNet, but the network is a Identity: '
-     'take StyleToken out of wrappers, or another network'),
+    (16, None, False,
+     'StyleToken is for a VelocityUNet, but the network is a Identity: take StyleToken '
+     'out of wrappers, or another network'),
 ])
 def test_a_network_that_does_not_fit_is_refused(channels, unet, as_embedding, message):
     network = nn.Identity() if unet is None else VelocityUNet(dict(UNET, **unet))
