@@ -51,7 +51,9 @@ val_dataloader = dict(
     batch_size=1, num_workers=0, persistent_workers=False,
     dataset=dict(data_root='street', generate=generate))
 test_dataloader = val_dataloader
-model = dict(semflow=dict(network=dict(unet=dict(
+wrappers = _base_.model.semflow.wrappers
+wrappers[1].token_channels = 128
+model = dict(semflow=dict(wrappers=wrappers, network=dict(unet=dict(
     block_out_channels=(32, 32, 32)))))
 train_cfg = dict(max_iters=4, val_interval=4)
 default_hooks = dict(checkpoint=dict(interval=2))
@@ -707,6 +709,7 @@ def test_mmsegmentations_own_tools(tmp_path):
             'dataset.data_root=street', 'dataset.generate.num_train=4',
             'dataset.generate.num_val=3', 'dataset.generate.size=(32,48)')),
         'model.semflow.network.unet.block_out_channels=(32,32,32)',
+        'model.semflow.wrappers.1.token_channels=128',
         'default_hooks.checkpoint.interval=2', 'train_cfg.max_iters=2',
         'train_cfg.val_interval=2', 'custom_hooks.2.num_images=1']
     trained = call(

@@ -31,7 +31,7 @@ model = dict(
             dict(type='MatchingLoss'),
             dict(type='RefinerLoss', network_share=0.2)
         ]))
-# Moments of the last 20 steps: a short training cannot wait for those of the last 1000.
+# Second moments of the last 20 steps; a short training cannot wait for 1000.
 optim_wrapper = dict(optimizer=dict(lr=3e-3, betas=(0.9, 0.95)))
 # How images are drawn, here and by the tools. The style is contrast alone, the deviation
 # of red, green and blue over all training pictures, a tenth above that within one, at

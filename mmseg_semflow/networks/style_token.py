@@ -1,4 +1,4 @@
-"""What a picture looks like as a whole, as a token of the prompt."""
+"""What a picture looks like as a whole, as a token or beside the time."""
 
 from typing import Dict, Optional
 
@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Condition, Generators, Network
 from mmseg_semflow.registry import MODELS, BaseModule
-
-from .velocity_unet import VelocityUNet
 
 
 def latent_style(z0: Tensor) -> Tensor:
@@ -31,9 +29,11 @@ class StyleToken(BaseModule):
     """Tell the network mean and deviation of the image's latent.
 
     A mask does not say how bright or how colourful its picture is: without this the
-    network has to guess the mean of all, and the noise has to decide it. The token
-    is dropped for a part of the training, and always at t = 0, where segmentation
-    begins: that gets the null token, a zero, and stays deterministic.
+    network has to guess the mean of all, and the noise has to decide it. They become a
+    token behind the prompt or, for a UNet with ``class_embed_type='identity'``, an
+    embedding that is added to that of time: a network from nothing learns more surely
+    to see it. Either is dropped for a part of the training, and always at t = 0, where
+    segmentation begins: that gets a zero, and stays deterministic.
 
     The styles of the latest training pictures are kept in the checkpoint, with the
     means of their mask latents; synthesis draws one of those whose masks are most
@@ -49,7 +49,9 @@ class StyleToken(BaseModule):
         num_styles (int): How many styles are kept. Defaults to 256.
         num_alike (int): Among how many of them, those of the masks most alike,
             synthesis draws. Defaults to 16.
-        as_embedding (bool): Whether it is an embedding. Defaults to False, a token.
+        as_embedding (bool): Whether it is added to the UNet's embedding of time,
+            which wants ``class_embed_type='identity'``. Defaults to False, a token
+            behind the prompt.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -75,6 +77,9 @@ class StyleToken(BaseModule):
         self.dropout = dropout
         self.num_alike = num_alike
         self.as_embedding = as_embedding
+        if as_embedding:
+            # The UNet has no weights of its own that would tell.
+            self.register_buffer('is_embedding', torch.ones(()))
         self.project = nn.Sequential(
             nn.Linear(2 * latent_channels, 4 * token_channels), nn.SiLU(),
             nn.Linear(4 * token_channels, token_channels))
@@ -87,20 +92,19 @@ class StyleToken(BaseModule):
 
     def check_network(self, network: nn.Module) -> None:
         """Raise a ValueError unless a network takes such a token or embedding."""
-        if not isinstance(network, VelocityUNet):
-            raise ValueError(
-                'StyleToken is for a VelocityUNet, but the network is a '
-                f'{type(network).__name__}: take StyleToken out of wrappers, or '
-                'another network')
-        if self.as_embedding != network.takes_embedding:
-            raise ValueError(
-                "as_embedding of StyleToken is for a UNet with class_embed_type="
-                f"'identity', and for no other, but got as_embedding="
-                f'{self.as_embedding} with class_embed_type='
-                f'{network.unet.config.class_embed_type!r}')
-        own, wanted = self.project[-1].out_features, (
-            network.embedding_channels
-            if self.as_embedding else network.null_prompt.shape[-1])
+        if self.as_embedding:
+            if not getattr(network, 'takes_embedding', False):
+                raise ValueError('StyleToken with as_embedding needs a VelocityUNet '
+                                 "with class_embed_type='identity', but the network "
+                                 f'is a {type(network).__name__} without')
+            wanted = network.embedding_channels
+        elif not hasattr(network, 'null_prompt'):
+            raise ValueError('StyleToken needs a network with a prompt, but this '
+                             f'{type(network).__name__} has none: take StyleToken out '
+                             'of wrappers, or another network')
+        else:
+            wanted = network.null_prompt.shape[-1]
+        own = self.project[-1].out_features
         if own != wanted:
             raise ValueError(f'token_channels of StyleToken must be {wanted}, as the '
                              f'network has it, but got {own}')

@@ -127,7 +127,9 @@ class VelocityUNet(AdaptableNetwork):
     @property
     def takes_embedding(self) -> bool:
         """bool: Whether a condition may have an ``embedding``."""
-        return self.unet.config.class_embed_type == 'identity'
+        config = self.unet.config
+        return (config.class_embed_type == 'identity'
+                and not config.class_embeddings_concat)
 
     @property
     def embedding_channels(self) -> int:

@@ -99,6 +99,7 @@ def test_an_ablation_is_an_option(toy_street, tmp_path, arguments, changed):
             data_root=toy_street, generate=SMALL)
     cfg.model.semflow.network.unet.update(
         block_out_channels=(8, 8, 8), norm_num_groups=4)
+    cfg.model.semflow.wrappers[1].token_channels = 32
     shorten(cfg, tmp_path / 'work')
     semflow, seen = train(cfg)
     assert semflow.codec.spec == codec.spec != whole.spec

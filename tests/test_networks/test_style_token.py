@@ -1,10 +1,11 @@
-"""The style of a picture as a token."""
+"""The style of a picture as a token or beside the time."""
 
 import pytest
 import torch
 from mmengine.registry import MODELS
 from torch import nn
 
+from bases import parts_of
 from mmseg_semflow.networks import StyleToken, VelocityUNet
 from mmseg_semflow.networks.style_token import latent_style
 from mmseg_semflow.synthesis import Synthesizer
@@ -106,21 +107,50 @@ def test_an_embedding_is_added_to_that_of_time():
      'but got 8'),
     (16, dict(class_embed_type='identity'), True,
      'token_channels of StyleToken must be 32, as the network has it, but got 16'),
-    (16, dict(class_embed_type='identity'), False,
-     "as_embedding of StyleToken is for a UNet with class_embed_type='identity', and "
-     "for no other, but got as_embedding=False with class_embed_type='identity'"),
-    (32, {}, True,
-     "as_embedding of StyleToken is for a UNet with class_embed_type='identity', and "
-     'for no other, but got as_embedding=True with class_embed_type=None'),
-    (16, None, False,
-     'StyleToken is for a VelocityUNet, but the network is a Identity: take StyleToken '
-     'out of wrappers, or another network'),
+    (32, {}, True, 'StyleToken with as_embedding needs a VelocityUNet with '
+     "class_embed_type='identity', but the network is a VelocityUNet without"),
+    (16, 'dit', False, 'StyleToken needs a network with a prompt, but this '
+     'VelocityTransformer has none: take StyleToken out of wrappers, or another '
+     'network'),
+    (32, 'pixart', True, 'StyleToken with as_embedding needs a VelocityUNet with '
+     "class_embed_type='identity', but the network is a VelocityTransformer without"),
 ])
 def test_a_network_that_does_not_fit_is_refused(channels, unet, as_embedding, message):
-    network = nn.Identity() if unet is None else VelocityUNet(dict(UNET, **unet))
+    if isinstance(unet, str):
+        network = MODELS.build(parts_of(unet)[0])
+    else:
+        network = VelocityUNet(dict(UNET, **unet))
     with pytest.raises(ValueError) as error:
         StyleToken(4, channels, as_embedding=as_embedding).check_network(network)
     assert str(error.value) == message
+
+
+def test_transformers_with_a_prompt_take_the_token():
+    network = MODELS.build(parts_of('pixart')[0])
+    StyleToken(4, network.null_prompt.shape[-1]).check_network(network)
+
+
+@pytest.mark.parametrize('as_embedding', [True, False])
+def test_checkpoints_of_a_token_and_of_an_embedding_are_told_apart(as_embedding):
+    ours, other = StyleToken(4, 16, as_embedding=as_embedding), StyleToken(
+        4, 16, as_embedding=not as_embedding)
+    ours.load_state_dict(ours.state_dict())
+    with pytest.raises(RuntimeError, match='is_embedding'):
+        ours.load_state_dict(other.state_dict())
+
+
+def test_an_embedding_works_in_bfloat16():
+    torch.manual_seed(0)
+    net = VelocityUNet(dict(UNET, class_embed_type='identity'), prompt_length=1)
+    nn.init.normal_(net.unet.conv_out.weight, std=0.3)
+    token = with_weights(StyleToken(4, 32, as_embedding=True))
+    arguments = net, latents(2)[..., :4, :4], torch.rand(2), dict(
+        style=torch.randn(2, 8))
+    expected = token(*arguments)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = token(*arguments)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=0.15, rtol=0.05)
 
 
 def test_the_token_is_dropped_for_its_part_and_at_the_start():
