@@ -97,7 +97,10 @@ def test_an_embedding_is_added_to_that_of_time():
     torch.testing.assert_close(token(net, zt, t), plain(zt, t))
     # And by plain diffusers, as docs/model_converters.md has it.
     by_diffusers = net.unet(
-        zt, 1000 * t, net.null_prompt.expand(2, -1, -1), class_labels=torch.zeros(2, 32))
+        zt,
+        1000 * t,
+        net.null_prompt.expand(2, -1, -1),
+        class_labels=torch.zeros(2, 32))
     torch.testing.assert_close(by_diffusers.sample, plain(zt, t))
     embedding, moved = plain.unet.time_embedding, token.project(style)
     embedding.register_forward_hook(lambda module, args, output: output + moved)
