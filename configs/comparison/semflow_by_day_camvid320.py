@@ -3,7 +3,8 @@
 # classes are those that were chosen on all of train.
 _base_ = [
     '../semflow/semflow_taef2-unet_1xb8-3600_camvid-256x320.py',
-    '../_base_/datasets/camvid_dusk.py'
+    '../_base_/datasets/camvid_dusk.py',
+    '../_base_/models/taef2_white_noise.py'
 ]
 train_pipeline = [
     *_base_.train_pipeline[:-1],
@@ -16,12 +17,7 @@ train_dataloader = dict(
 test_dataloader = _base_.at_dusk
 losses = _base_.model.semflow.losses
 losses[-1].begin = 2000
-model = dict(
-    semflow=dict(
-        # White noise, as it was measured.
-        process=dict(mask_noise=0.65),
-        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 1.04))],
-        losses=losses))
+model = dict(semflow=dict(**_base_.white_noise, losses=losses))
 max_iters = 2600
 param_scheduler = [
     _base_.param_scheduler[0],

@@ -1,10 +1,10 @@
 # semflow_camvid_taef2 whose masks are those of the flow alone. It wants the same cache.
-_base_ = '../semflow_camvid_taef2.py'
+_base_ = [
+    '../semflow_camvid_taef2.py', '../_base_/models/taef2_white_noise.py'
+]
 model = dict(
     semflow=dict(
-        # White noise, as it was measured.
-        process=dict(mask_noise=0.65),
-        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 1.04))],
+        **_base_.white_noise,
         refiner=None,
         losses=[
             loss for loss in _base_.model.semflow.losses

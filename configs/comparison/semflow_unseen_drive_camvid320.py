@@ -3,7 +3,8 @@
 # classes are those that were chosen on all of train.
 _base_ = [
     '../semflow/semflow_taef2-unet_1xb8-3600_camvid-256x320.py',
-    '../_base_/datasets/camvid_unseen_drive.py'
+    '../_base_/datasets/camvid_unseen_drive.py',
+    '../_base_/models/taef2_white_noise.py'
 ]
 train_pipeline = [
     *_base_.train_pipeline[:-1],
@@ -15,11 +16,7 @@ train_dataloader = dict(
         dataset=dict(
             filter_cfg=_base_.training_drives, pipeline=train_pipeline)))
 test_dataloader = _base_.unseen_drive
-model = dict(
-    semflow=dict(
-        # White noise, as it was measured.
-        process=dict(mask_noise=0.65),
-        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 1.04))]))
+model = dict(semflow=_base_.white_noise)
 # Without the style of the recipe, which knows all drives.
 synthesis = dict(style=None)
 custom_hooks = _base_.custom_hooks
