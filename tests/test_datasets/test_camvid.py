@@ -63,10 +63,11 @@ def test_wrong_choice_of_drives(tmp_path):
 
 
 @needs_camvid
-def test_unseen_drive_takes_nothing_of_the_training(monkeypatch):
+@pytest.mark.parametrize('method', ['segformer_b0', 'maskformer', 'fcn_unet'])
+def test_unseen_drive_takes_nothing_of_the_training(monkeypatch, method):
     monkeypatch.setenv('CAMVID', str(CAMVID))
     cfg = Config.fromfile(
-        ROOT / 'configs/comparison/segformer_b0_unseen_drive_camvid320.py')
+        ROOT / f'configs/comparison/{method}_unseen_drive_camvid320.py')
     init_default_scope(cfg.default_scope)
     train, test = (DATASETS.build(cfg[f'{split}_dataloader'].dataset)
                    for split in ('train', 'test'))
@@ -123,8 +124,9 @@ def test_dusk_is_tested_and_not_trained():
         assert test.data_prefix.seg_map_path == 'ann_dir/train'
 
 
-def test_a_generator_of_few_labels_has_seen_no_more(tmp_path):
-    """It trains on the pictures that tools/downstream.py --share 0.1 takes."""
+@pytest.mark.parametrize('name, share', [('tenth', 0.1), ('quarter', 0.25)])
+def test_a_generator_of_few_labels_has_seen_no_more(tmp_path, name, share):
+    """It trains on the pictures that tools/downstream.py --share takes."""
     for folder in ('img_dir/train', 'ann_dir/train'):
         (tmp_path / folder).mkdir(parents=True)
     for number in range(367):
@@ -141,8 +143,9 @@ generated_dataset = dict(
 ''')
     cfg = Config.fromfile(ROOT / 'configs/comparison/segformer_b0_camvid.py')
     cfg.train_dataloader.dataset.data_root = str(tmp_path)
-    downstream = Downstream(cfg, tmp_path / 'generated', tmp_path / 'work', share=0.1)
+    downstream = Downstream(
+        cfg, tmp_path / 'generated', tmp_path / 'work', share=share)
     generator = Config.fromfile(
-        ROOT / 'configs/comparison/semflow_tenth_camvid320.py')
+        ROOT / f'configs/comparison/semflow_{name}_camvid320.py')
     assert generator.train_dataloader.dataset.dataset.indices == \
         downstream.dataset('real').indices
