@@ -88,3 +88,43 @@ def street(tmp_path):
 def shared_street(tmp_path_factory):
     """The same folder for all tests that leave it as it is."""
     return write_street(tmp_path_factory.mktemp('shared') / 'street')
+
+
+@pytest.fixture(scope='session')
+def trunks(tmp_path_factory):
+    """Networks of torchvision with random weights, and their files."""
+    from torchvision.models import alexnet, vgg
+    torch.manual_seed(1)
+    layers = dict(
+        alex=alexnet().features, vgg=vgg.make_layers(vgg.cfgs['D'], False))
+    folder = tmp_path_factory.mktemp('trunks')
+    for name, network in layers.items():
+        torch.save({
+            f'features.{key}': value
+            for key, value in network.state_dict().items()
+        }, folder / f'{name}.pth')
+    return {name: (layers[name], str(folder / f'{name}.pth')) for name in layers}
+
+
+@pytest.fixture(scope='session')
+def alexnet_file(trunks):
+    return trunks['alex'][1]
+
+
+@pytest.fixture(scope='session')
+def inception_file(tmp_path_factory):
+    fidelity = pytest.importorskip(
+        'torch_fidelity.feature_extractor_inceptionv3')
+    torch.manual_seed(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            fidelity, 'load_state_dict_from_url', lambda *args, **kwargs: {})
+        patch.setattr(torch.nn.Module, 'load_state_dict', lambda *args: None)
+        network = fidelity.FeatureExtractorInceptionV3('random', ['2048'])
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            # Else all features vanish.
+            torch.nn.init.kaiming_normal_(layer.weight)
+    path = tmp_path_factory.mktemp('weights') / 'inception.pth'
+    torch.save(network.state_dict(), path)
+    return path

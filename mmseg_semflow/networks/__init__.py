@@ -13,7 +13,12 @@ from .autoencoder import (
     LatentGaussian,
     PatchAutoencoder,
 )
-from .features import EfficientNetLiteFeatures, FeatureNetwork, TimmFeatures
+from .features import (
+    EfficientNetLiteFeatures,
+    FeatureNetwork,
+    InceptionFeatures,
+    TimmFeatures,
+)
 from .preconditioning import CleanEnds, EndStdPreconditioning
 from .schedulers import build_scheduler, denoise, steps_of
 from .style_token import StyleToken
@@ -25,7 +30,7 @@ from .velocity_unet import VelocityUNet
 __all__ = [
     'CleanEnds', 'DCAutoencoder', 'DiffusersAutoencoder', 'EfficientNetLiteFeatures',
     'EndStdPreconditioning', 'FeatureNetwork', 'Flux2Autoencoder',
-    'FrozenAutoencoder', 'KLAutoencoder', 'LatentGaussian', 'PatchAutoencoder',
-    'StyleToken', 'TextPrompt', 'TimmFeatures', 'TinyAutoencoder',
+    'FrozenAutoencoder', 'InceptionFeatures', 'KLAutoencoder', 'LatentGaussian',
+    'PatchAutoencoder', 'StyleToken', 'TextPrompt', 'TimmFeatures', 'TinyAutoencoder',
     'VelocityTransformer', 'VelocityUNet', 'build_scheduler', 'denoise', 'steps_of'
 ]

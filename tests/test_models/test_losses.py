@@ -1,12 +1,13 @@
 """The losses of a training, against their formulas."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmseg_semflow.extras import MissingExtraError
 from tiny import VAE, network_cfg, process_cfg, semflow_cfg
 
 KL = dict(
@@ -388,14 +389,67 @@ def test_the_feature_loss_wants_a_weight_for_each_map():
         loss(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4))
 
 
-def test_the_network_of_features_is_wanted_by_training_alone():
-    cfg = dict(FEATURES, network=dict(
-        type='EfficientNetLiteFeatures', weights='none.pth'))
+@pytest.mark.parametrize('cfg, package, message', [
+    (dict(FEATURES, network=dict(
+        type='EfficientNetLiteFeatures', weights='none.pth')),
+     'efficientnet_lite_pytorch', 'weights of EfficientNetLiteFeatures must be .* no'),
+    (dict(type='LPIPSLoss', weights='none.pth'), 'lpips',
+     'weights of LPIPSLoss must be a file of https.*vgg16-397923af.pth, .* no')])
+def test_the_frozen_network_is_wanted_by_training_alone(cfg, package, message):
+    pytest.importorskip(package)
     model = build(MATCHING, dict(IMAGE, loss=cfg))
     model.eval()
     model.image_to_mask(batch(model)[0], 1)
-    with pytest.raises((FileNotFoundError, MissingExtraError)):
+    with pytest.raises(FileNotFoundError, match=f'{message} .*none.pth'):
         model.train()
+
+
+@pytest.mark.parametrize('net', ['alex', 'vgg'])
+def test_the_perceptual_loss_is_the_metric_of_that_name(net, trunks):
+    lpips = pytest.importorskip('lpips')
+    loss = MODELS.build(dict(type='LPIPSLoss', net=net, weights=trunks[net][1]))
+    torch.manual_seed(5)
+    loss.train()
+    expected = torch.rand(2, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(torch.rand(2), expected)  # building it samples nothing
+    model = build(MATCHING, dict(IMAGE, loss=dict(
+        type='LPIPSLoss', net=net, weights=trunks[net][1])))
+    assert not any('slice' in key for key in model.state_dict())
+    target = torch.rand(3, 3, 40, 48, generator=torch.Generator().manual_seed(0))
+    pixels = (0.7 * target).requires_grad_()
+    found = loss(pixels, target)
+    # Step by step, with the heads of the package.
+    heads = torch.load(
+        Path(lpips.__file__).parent / f'weights/v0.1/{net}.pth', map_location='cpu')
+    mean = torch.tensor([.485, .456, .406])[:, None, None]
+    std = torch.tensor([.229, .224, .225])[:, None, None]
+    last = dict(alex=(1, 4, 7, 9, 11), vgg=(3, 8, 15, 22, 29))[net]
+    maps = []
+    for x in (pixels.detach(), target):
+        x, own = ((x + 1) / 2 - mean) / std, []
+        for i, layer in enumerate(trunks[net][0][:last[-1] + 1]):
+            x = layer(x)
+            if i in last:
+                own.append(nn.functional.normalize(x))
+        maps.append(own)
+    expected = sum(
+        (head * (one - other).square()).sum(1).mean()
+        for head, one, other in zip(heads.values(), *maps, strict=True))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    found.backward()
+    assert pixels.grad.abs().sum() > 0
+    assert loss(target, target) == 0
+
+
+def test_what_breaks_a_rule_of_the_perceptual_loss(trunks, tmp_path):
+    pytest.importorskip('lpips')
+    with pytest.raises(ValueError, match=r"one of \['alex', 'vgg'\], but got 'res'"):
+        MODELS.build(dict(type='LPIPSLoss', net='res', weights=''))
+    loss = MODELS.build(dict(type='LPIPSLoss', weights=trunks['alex'][1]))
+    with pytest.raises(ValueError, match='alex.pth must be that of .*vgg16'):
+        loss.train()
+    with pytest.raises(ValueError, match=r'>= 16 pixels .* got \(8, 16\)'):
+        loss(torch.rand(1, 3, 8, 16), torch.rand(1, 3, 8, 16))
 
 
 def test_the_image_loss_decodes_a_part():

@@ -64,6 +64,36 @@ def test_timm_with_a_file(tmp_path, save):
                 out_indices=(1, 3)))(pixels)) == 2
 
 
+def test_inception_is_that_of_the_distance(inception_file):
+    """The same maps, averaged, where no resizing is needed."""
+    fidelity = pytest.importorskip('torch_fidelity.feature_extractor_inceptionv3')
+    network = MODELS.build(
+        dict(type='InceptionFeatures', weights=str(inception_file)))
+    assert network.basis == 'Inception-v3 of torch-fidelity (inception.pth)'
+    levels = torch.randint(
+        256, (1, 3, 299, 299), generator=torch.Generator().manual_seed(0),
+        dtype=torch.uint8)
+    expected = fidelity.FeatureExtractorInceptionV3(
+        'again', ['64', '192', '768', '2048'], str(inception_file))(levels)
+    maps = network(levels / 127.5 - 1)
+    for one, other in zip(maps, expected, strict=True):
+        torch.testing.assert_close(one.mean((2, 3)), other, rtol=1e-4, atol=1e-4)
+    pixels = torch.rand(1, 3, 75, 80, requires_grad=True)
+    network(pixels)[-1].sum().backward()
+    assert pixels.grad.abs().sum() > 0
+
+
+def test_another_file_than_that_of_inception(tmp_path):
+    pytest.importorskip('torch_fidelity')
+    torch.save(dict(a=torch.zeros(1)), tmp_path / 'other.pth')
+    for name, error, message in (
+            ('other', ValueError, 'other.pth must be that of https.*2015-12-05'),
+            ('none', FileNotFoundError, 'of InceptionFeatures must be a file of https')):
+        with pytest.raises(error, match=message):
+            MODELS.build(dict(
+                type='InceptionFeatures', weights=str(tmp_path / f'{name}.pth')))
+
+
 def test_what_breaks_a_rule(tmp_path):
     timm = pytest.importorskip('timm')
     other = tmp_path / 'other.pth'
@@ -74,7 +104,7 @@ def test_what_breaks_a_rule(tmp_path):
         MODELS.build(cfg)
     with pytest.raises(ValueError, match="timm has no model 'resnet10x'"):
         MODELS.build(dict(cfg, model='resnet10x'))
-    with pytest.raises(FileNotFoundError, match='none.pth'):
+    with pytest.raises(FileNotFoundError, match="of timm's resnet10t, .*none.pth"):
         MODELS.build(dict(cfg, weights=str(tmp_path / 'none.pth')))
     efficientnet()
     with pytest.raises(ValueError, match='other.pth'):
