@@ -51,9 +51,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
-    if 'RoundTrip' in args.metrics:
-        sys.exit('error: RoundTrip is for models of both directions: use '
-                 'tools/sweep_steps.py')
+    for name in ('RoundTrip', 'NoiseGain'):
+        if name in args.metrics:
+            sys.exit(f'error: {name} is for models of both directions: use '
+                     'tools/sweep_steps.py')
     with imports():
         from mmseg_semflow.comparison.harness import (
             SEGMENTATION,

@@ -41,8 +41,9 @@ def main() -> None:
         from mmseg_semflow.apis.tables import to_markdown
     synthesis = dict(num_samples=args.num_samples)
     metrics = args.metrics and [dict(type=name) for name in args.metrics]
-    if 'RoundTrip' in (args.metrics or ()):
-        synthesis['round_trip'] = True
+    for name, setting in dict(RoundTrip='round_trip', NoiseGain='noise_gain').items():
+        if name in (args.metrics or ()):
+            synthesis[setting] = True
     sweep = StepSweep(
         load_model(args.config, args.checkpoint, args.device), metrics,
         synthesis, args.num_images)

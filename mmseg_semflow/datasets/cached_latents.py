@@ -470,4 +470,5 @@ class CachedLatentsDataset(Dataset):
             img_path=self.dataset.get_data_info(index)['img_path'],
             view=view,
             codec=self.codec,
+            cache=str(self.cache.folder),
             autoencoder=self.cache.key['autoencoder'])

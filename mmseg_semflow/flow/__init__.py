@@ -2,7 +2,7 @@
 
 from .anchors import PseudoMaskCodec, check_labels
 from .bridge import BrownianBridgePath
-from .noise import Generators, normal_like, octave_noise, seeded_generator
+from .noise import NOISES, Generators, normal_like, octave_noise, seeded_generator
 from .path import PathSample, RectifiedFlowPath, TimeDensity, time_quantile
 from .perturbation import perturb
 from .solvers import (
@@ -25,10 +25,10 @@ from .tiling import (
 )
 
 __all__ = [
-    'ADAPTIVE_SOLVERS', 'FIXED_STEP_SOLVERS', 'SOLVERS', 'BrownianBridgePath',
-    'Condition', 'Generators', 'Network', 'PathSample', 'PseudoMaskCodec',
-    'RectifiedFlowPath', 'StepCallback', 'TimeDensity', 'average_windows',
-    'check_labels', 'check_num_steps', 'check_solver', 'check_tiling', 'integrate',
-    'normal_like', 'octave_noise', 'perturb', 'seeded_generator', 'tile_network',
-    'time_quantile', 'uniform_times', 'window_ends'
+    'ADAPTIVE_SOLVERS', 'FIXED_STEP_SOLVERS', 'NOISES', 'SOLVERS',
+    'BrownianBridgePath', 'Condition', 'Generators', 'Network', 'PathSample',
+    'PseudoMaskCodec', 'RectifiedFlowPath', 'StepCallback', 'TimeDensity',
+    'average_windows', 'check_labels', 'check_num_steps', 'check_solver',
+    'check_tiling', 'integrate', 'normal_like', 'octave_noise', 'perturb',
+    'seeded_generator', 'tile_network', 'time_quantile', 'uniform_times', 'window_ends'
 ]

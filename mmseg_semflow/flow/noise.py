@@ -1,7 +1,7 @@
 """Random numbers that depend on what they are for, and on nothing else."""
 
 import hashlib
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,15 +44,32 @@ def normal_like(z: Tensor, generators: Generators = None) -> Tensor:
     Raises:
         ValueError: If there is not one generator per sample.
     """
+    return _like(z, generators, torch.randn, torch.randn_like)
+
+
+def uniform_like(z: Tensor, generators: Generators = None) -> Tensor:
+    """Sample uniform noise in [-sqrt(3), sqrt(3)], of deviation 1.
+
+    See :func:`normal_like`.
+    """
+    return 12**0.5 * (_like(z, generators, torch.rand, torch.rand_like) - 0.5)
+
+
+def _like(z: Tensor, generators: Generators,
+          sample: Callable[..., Tensor],
+          sample_like: Callable[[Tensor], Tensor]) -> Tensor:
     if generators is None:
-        return torch.randn_like(z)
+        return sample_like(z)
     if len(generators) != len(z):
         raise ValueError(f'there must be one generator for each of {len(z)} '
                          f'samples, but got {len(generators)}')
     return torch.stack([
-        torch.randn(z.shape[1:], generator=generator)
-        for generator in generators
+        sample(z.shape[1:], generator=generator) for generator in generators
     ]).to(z)
+
+
+# By the names that configs have.
+NOISES = dict(normal=normal_like, uniform=uniform_like)
 
 
 def between_corners(corners: Tensor, side: int, size: Sequence[int]) -> Tensor:
@@ -75,8 +92,9 @@ def between_corners(corners: Tensor, side: int, size: Sequence[int]) -> Tensor:
 
 def octave_noise(z: Tensor,
                  deviations: Sequence[float],
-                 generators: Generators = None) -> Tensor:
-    r"""Sample normal noise with structure of several sizes.
+                 generators: Generators = None,
+                 density: str = 'normal') -> Tensor:
+    r"""Sample noise with structure of several sizes.
 
     The sum of independent noises, of which number i, from 0, is drawn at the
     corners of squares with a side of :math:`2^i` elements, from the upper left,
@@ -91,18 +109,21 @@ def octave_noise(z: Tensor,
             of z.
         generators (Sequence[torch.Generator], optional): See
             :func:`normal_like`. Defaults to None.
+        density (str): Of each of the noises where it is drawn, one of
+            ``NOISES``. Defaults to ``'normal'``.
 
     Returns:
         Tensor: Noise of the shape of z. Its variance is the sum of the squared
         deviations, at every element.
     """
-    noise = deviations[0] * normal_like(z, generators)
+    sample = NOISES[density]
+    noise = deviations[0] * sample(z, generators)
     for octave, deviation in enumerate(deviations[1:], 1):
         side = 2**octave
         squares = [-(-length // side) for length in z.shape[-2:]]
         corners = z.new_empty(*z.shape[:-2], *(n + 1 for n in squares))
         between = between_corners(
-            normal_like(corners, generators), side, z.shape[-2:])
+            sample(corners, generators), side, z.shape[-2:])
         # Of two corners with the weights w and 1 - w, in each direction.
         down, right = (
             (w.square() + (1 - w).square()).sqrt() for w in

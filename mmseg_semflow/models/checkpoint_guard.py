@@ -1,6 +1,6 @@
 """What a model accepts as its checkpoint."""
 
-from typing import Dict, List, Sequence
+from typing import Dict, List, Sequence, Union
 
 from torch import Tensor
 
@@ -143,8 +143,17 @@ def _equal(found: Tensor, own: Tensor) -> bool:
 def _difference(found: Tensor, own: Tensor) -> str:
     """Tell where two tensors differ first."""
     if max(found.ndim, own.ndim) < 2:
-        return f'{found.tolist()}, but {own.tolist()}'
+        return f'{_rounded(found)}, but {_rounded(own)}'
     if found.shape != own.shape:
         return f'shape {tuple(found.shape)}, but {tuple(own.shape)}'
     row = int((found.to(own) != own).any(1).nonzero()[0])
-    return f'{found[row].tolist()} of class {row}, but {own[row].tolist()}'
+    return f'{_rounded(found[row])} of class {row}, but {_rounded(own[row])}'
+
+
+def _rounded(value: Tensor) -> Union[bool, float, list]:
+    """Give values as they were written before they became float32."""
+    if not value.is_floating_point():
+        return value.tolist()
+    if value.ndim:
+        return [_rounded(part) for part in value]
+    return float(f'{value.item():.6g}')

@@ -242,7 +242,8 @@ class SemFlowModel(BaseModule):
         label_maps = torch.cat([s.gt_sem_seg.data for s in data_samples])
         if 'gt_mask_latent' in data_samples[0]:
             for sample in data_samples:
-                self._check_autoencoder(sample.autoencoder)
+                self._check_autoencoder(
+                    sample.autoencoder, sample.get('cache', 'this training'))
             z0 = LatentGaussian(*images.unbind(1)).sample()
             z1 = torch.stack([s.gt_mask_latent.data for s in data_samples])
             return self.loss_of_latents(z0, z1, label_maps)
@@ -265,7 +266,7 @@ class SemFlowModel(BaseModule):
         levels = self.codec.encode(label_maps, check=False)
         return self.codec.normalize(self.codec.perturb(levels))
 
-    def _check_autoencoder(self, cached: dict) -> None:
+    def _check_autoencoder(self, cached: dict, cache: str) -> None:
         """Raise a ValueError if latents of a cache are of another one."""
         if self._identity is None:
             self._identity = self.autoencoder.identity()
@@ -276,7 +277,7 @@ class SemFlowModel(BaseModule):
         if was != own:
             key = next(key for key in own if was.get(key) != own[key])
             raise ValueError(
-                'the latents were cached with another autoencoder: its '
+                f'the latents of {cache} were cached with another autoencoder: its '
                 f'{key} was {was.get(key)} and is {own[key]} in this '
                 'training. Cache them again with the weights that training '
                 'starts from (sd_folder, load_from)')

@@ -179,8 +179,13 @@ class TinyAutoencoder(FrozenAutoencoder):
             parts = {name: _file_of(folder, name) for name in ('encoder', 'decoder')}
             found = {name: read_weights(path) for name, path in parts.items()}
         for name, path in parts.items():
-            source = f'{path}{_member(found["encoder"])}'
-            load_matching(getattr(self, name), found[name], source)
+            own = getattr(self, name)
+            if _member(found[name]) != _member(own.state_dict()):
+                raise ValueError(
+                    f'{path} is the {name} of {_member(found[name])}, but the config '
+                    f'has latent_channels={self.latent_channels} and '
+                    f'pooled={self.pooled}, those of {_member(own.state_dict())}')
+            load_matching(own, found[name], str(path))
 
     def _scaled(self, values: List[float], like: Tensor) -> Tensor:
         return torch.tensor(values, device=like.device).view(1, -1, 1, 1)
@@ -229,13 +234,12 @@ def _from_diffusers(weights: Dict[str, Tensor]) -> Dict[str, Dict[str, Tensor]]:
     return found
 
 
-def _member(encoder: Dict[str, Tensor]) -> str:
-    """Name the member of the family that an encoder belongs to."""
-    numbers = [int(key.split('.')[0]) for key in encoder if key[0].isdigit()]
-    last = encoder.get(f'{max(numbers, default=0)}.bias')
-    pooled = any('.pool.' in key for key in encoder)
-    if last is None or (len(last), pooled) not in MEMBERS:
-        return ''
-    return f' ({MEMBERS[len(last), pooled]})'
-
-
+def _member(part: Dict[str, Tensor]) -> str:
+    """Name the members of the family that an encoder or a decoder may be of."""
+    # A decoder has its first convolution behind a layer without weights.
+    encodes = '0.weight' in part
+    numbers = [int(key.split('.')[0]) for key in part if key[0].isdigit()]
+    latent = part.get(f'{max(numbers, default=0)}.bias' if encodes else '1.weight')
+    channels = 0 if latent is None else latent.shape[0 if encodes else 1]
+    pooled = any('.pool.' in key for key in part)
+    return MEMBERS.get((channels, pooled), 'no known member of the family')

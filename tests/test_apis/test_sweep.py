@@ -47,6 +47,15 @@ def test_tool_writes_what_it_says(shared_files, run_tool, tmp_path):
     assert cv2.imread(str(tmp_path / 'out/sweep.png')) is not None
 
 
+def test_figures_that_want_more_of_a_synthesis(run_tool, tmp_path):
+    pytest.importorskip('torchmetrics')
+    run_tool('sweep_steps.py', '--steps', 1, '--num-images', 1, '--metrics',
+             'NoiseGain', 'RoundTrip', '--out', tmp_path / 'out')
+    with open(tmp_path / 'out/sweep.csv') as file:
+        row, = csv.DictReader(file)
+    assert float(row['noise_gain']) > 0 and float(row['round_trip_PSNR']) > 0
+
+
 def test_an_adaptive_solver_has_one_row(shared_files):
     sweep = StepSweep(load_model(*shared_files, device='cpu'), num_images=1)
     nn.init.zeros_(sweep.model.semflow.network.unet.conv_out.weight)

@@ -413,6 +413,8 @@ def test_an_unknown_metric_is_told_before_the_first_row(compare, method, tmp_pat
     assert 'Beauty' in said and not (tmp_path / 'out').exists()
 
 
-def test_a_metric_of_another_tool(compare, method):
-    said = compare(*method('semflow'), '--metrics', 'RoundTrip', fails=True)
+@pytest.mark.parametrize('name', ['RoundTrip', 'NoiseGain'])
+def test_a_metric_of_another_tool(compare, method, name):
+    said = compare(*method('semflow'), '--metrics', name, fails=True)
+    assert f'{name} is for models of both' in said
     assert 'use tools/sweep_steps.py' in said

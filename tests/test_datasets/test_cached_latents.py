@@ -375,7 +375,8 @@ def test_training_refuses_a_cache_of_another_autoencoder(
         cfg, cache, street, change, match):
     change(cfg, street)
     cfg.train_dataloader.dataset = cached(cfg, cache)
-    with pytest.raises(ValueError, match=f'with another autoencoder.*{match}'):
+    with pytest.raises(ValueError, match=(
+            f'latents of {cache} were .* with another autoencoder.*{match}')):
         Runner.from_cfg(cfg).train()
 
 
@@ -504,9 +505,13 @@ def test_views_are_draws_of_the_pipeline(views):
     found = TrainingViews(images, num_views=4).items(3)
     assert torch.equal(state[0], torch.get_rng_state())
     assert state[1:] == (np.random.get_state()[1].tolist(), random.getstate())
-    for item, (_, label_map) in zip(found, shown, strict=True):
+    distorted = []
+    for item, (image, label_map) in zip(found, shown, strict=True):
         assert torch.equal(item['data_samples'].gt_sem_seg.data[0],
                            label_map.long())
+        plain = item['inputs'].flip(0) / 127.5 - 1
+        distorted.append((image - plain).abs().mean() > 0.01)
+    assert any(distorted)
 
 
 def test_views_and_crops_are_drawn(views):

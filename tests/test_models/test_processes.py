@@ -384,6 +384,24 @@ def test_noise_on_the_mask_latent():
     assert noise.var().item() == pytest.approx(1, abs=0.02)
 
 
+def test_uniform_noise_on_the_mask_latent():
+    """As wide as it says and no wider, in training and in synthesis."""
+    process = process_of(
+        'semflow', mask_noise=0.7, noise_density='uniform', end_fraction=0.999)
+    zeros = torch.zeros(4000, 1, 3, 4)
+    for noise in (process.sample(zeros, zeros).state[1:],
+                  process.start_of_synthesis(zeros)):
+        noise = noise / 0.7
+        assert noise.mean().abs() < 0.02
+        assert noise.var().item() == pytest.approx(1, abs=0.02)
+        assert 1.7 < noise.abs().max() <= 3**0.5
+        # Half of it lies within half of its width.
+        assert (noise.abs() < 3**0.5 / 2).double().mean() == pytest.approx(0.5, abs=.01)
+    expected = torch.stack([torch.rand(1, 3, 4, generator=g) for g in generators()])
+    found = process.start_of_synthesis(zeros[:2], generators())
+    torch.testing.assert_close(found, 0.7 * 12**0.5 * (expected - 0.5))
+
+
 def test_noise_of_several_sizes():
     """Its deviation is the same everywhere, its structure as wide as it says."""
     sizes = (0.5, 0., 0., 0.8)
@@ -480,6 +498,13 @@ def test_other_noise_than_trained_with_is_refused():
     # The same noise by other words is the same.
     ROOT_MODELS.build(semflow_cfg(**process_cfg('semflow', dict(
         mask_noise=[0.5, 0.])))).load_state_dict(build[0.5].state_dict())
+    uniform = ROOT_MODELS.build(semflow_cfg(**process_cfg(
+        'semflow', dict(mask_noise=0.5, noise_density='uniform'))))
+    uniform.load_state_dict(uniform.state_dict())
+    with pytest.raises(ValueError, match="it has no 'process.noise_is_uniform'"):
+        uniform.load_state_dict(build[0.5].state_dict())
+    with pytest.raises(ValueError, match="'process.noise_is_uniform' is .* nothing in"):
+        build[0.5].load_state_dict(uniform.state_dict())
     with pytest.raises(ValueError, match="'process.noise_of_masks' is .* nothing in"):
         build[0.].load_state_dict(build[0.5].state_dict())
 
@@ -492,6 +517,8 @@ def test_other_noise_than_trained_with_is_refused():
        f'list of such, but got {shown}') for value, shown in (
            (-0.1, '-0.1'), (float('nan'), 'nan'), ([0.5, -1], r'\[0.5, -1\]'),
            ([0.5, float('inf')], r'\[0.5, inf\]'), ([], r'\[\]'))],
+    ('semflow', dict(noise_density='gauss'),
+     r"one of \['normal', 'uniform'\], but got 'gauss'"),
     ('semflow', dict(time_sampling='cosine'), "one of .* got 'cosine'"),
     ('semflow', dict(time_grid=(2, 2)), r'one is 1, .* got \(2, 2\)'),
     ('semflow', dict(time_grid=dict(forward='uniform')), "among .* got 'forward'"),

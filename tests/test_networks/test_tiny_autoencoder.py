@@ -100,15 +100,32 @@ def test_wrong_statistics(kwargs, match):
 
 
 @members
-def test_another_member_is_named(channels, pooled, tmp_path):
+@pytest.mark.parametrize('part', ['encoder', 'decoder'])
+def test_another_member_is_named(channels, pooled, part, tmp_path):
+    """In a file of a pair whose other one fits."""
     names = {4: 'TAESD or TAESDXL', 16: 'TAESD3 or TAEF1', 32: 'TAEF2'}
-    write(build(channels, pooled=pooled), tmp_path / 'tae')
     for other, pools in MEMBERS:
-        if other != channels:
-            own = build(other, pooled=pools, weights=str(tmp_path / 'tae'))
-            with pytest.raises(ValueError, match=(
-                    rf'tae_encoder.pth \({names[channels]}\) does not fit')):
-                own.init_weights()
+        if other == channels:
+            continue
+        own = build(other, pooled=pools, weights=str(tmp_path / 'tae'))
+        write(own, tmp_path / 'tae')
+        wrong = getattr(build(channels, pooled=pooled), part)
+        torch.save(wrong.state_dict(), tmp_path / f'tae_{part}.pth')
+        with pytest.raises(ValueError, match=(
+                rf'tae_{part}.pth is the {part} of {names[channels]}, but .* '
+                rf'latent_channels={other} and pooled={pools}, those of '
+                f'{names[other]}')):
+            own.init_weights()
+
+
+def test_a_part_of_another_width(tmp_path):
+    write(build(), tmp_path / 'tae')
+    narrow = {
+        key: value[:32]
+        for key, value in build().encoder.state_dict().items() if value.ndim < 2}
+    torch.save({**build().encoder.state_dict(), **narrow}, tmp_path / 'tae_encoder.pth')
+    with pytest.raises(ValueError, match='tae_encoder.pth does not fit'):
+        build(weights=str(tmp_path / 'tae')).init_weights()
 
 
 def test_half_a_pair(tmp_path):

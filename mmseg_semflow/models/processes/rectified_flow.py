@@ -9,6 +9,7 @@ from torch import Tensor
 from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import (
     FIXED_STEP_SOLVERS,
+    NOISES,
     Generators,
     Network,
     RectifiedFlowPath,
@@ -56,6 +57,9 @@ class RectifiedFlow(Process):
             mask latent, in the units of the latents; or several, of noises that
             vary over 1, 2, 4, ... elements, see :func:`octave_noise`. Defaults to
             0, the paper.
+        noise_density (str): Density of that noise, ``'normal'`` or
+            ``'uniform'``, which goes no further than sqrt(3) sigma. Defaults to
+            ``'normal'``.
         clean_fraction (float): Part of a batch in [0, 1) that gets no noise of
             ``mask_noise`` although its t is between the ends; those after the
             first, which get t = 0. Defaults to 0.
@@ -74,6 +78,7 @@ class RectifiedFlow(Process):
                  start_fraction: float = 0.,
                  end_fraction: float = 0.,
                  mask_noise: Union[float, Sequence[float]] = 0.,
+                 noise_density: str = 'normal',
                  clean_fraction: float = 0.,
                  time_grid: Union[TimeDensity,
                                   Dict[str, TimeDensity]] = 'uniform') -> None:
@@ -82,10 +87,14 @@ class RectifiedFlow(Process):
         if not octaves or not all(0 <= value < inf for value in octaves):
             raise ValueError('mask_noise must be finite and >= 0, or a list of such, '
                              f'but got {mask_noise}')
+        if noise_density not in NOISES:
+            raise ValueError(f'noise_density must be one of {sorted(NOISES)}, but got '
+                             f'{noise_density!r}')
         self.path = RectifiedFlowPath(time_sampling, start_fraction, end_fraction)
         while octaves and not octaves[-1]:
             octaves.pop()
         self.mask_noise = tuple(octaves)
+        self.noise_density = noise_density
         if not 0 <= clean_fraction <= 1 - start_fraction - end_fraction:
             raise ValueError(
                 'clean_fraction must be at least 0 and with start_fraction and '
@@ -105,6 +114,9 @@ class RectifiedFlow(Process):
             # One number where it is white noise, as in checkpoints of before.
             stored = octaves[0] if len(octaves) == 1 else octaves
             self.register_buffer('noise_of_masks', torch.tensor(stored).float())
+            if noise_density != 'normal':
+                self.trained_with['noise_is_uniform'] = 'process of other noise_density'
+                self.register_buffer('noise_is_uniform', torch.tensor(True))
 
     def sample(self, z0: Tensor, z1: Tensor) -> TrainingPoint:
         """See :meth:`Process.sample`; the target is z1 - z0."""
@@ -112,7 +124,7 @@ class RectifiedFlow(Process):
         if not self.mask_noise:
             point = self.path.sample(z0, z1, t)
             return TrainingPoint(t=t, state=point.zt, target=point.velocity)
-        noise = octave_noise(z1, self.mask_noise)
+        noise = octave_noise(z1, self.mask_noise, density=self.noise_density)
         first = self.path.num_at_start(len(z0))
         noise[first:first + round(self.clean_fraction * len(z0))] = 0.
         point = self.path.sample(z0, z1 + noise, t)
@@ -134,7 +146,8 @@ class RectifiedFlow(Process):
         """See :meth:`Process.start_of_synthesis`; with ``mask_noise``."""
         if not self.mask_noise:
             return z1
-        return z1 + octave_noise(z1, self.mask_noise, generators)
+        return z1 + octave_noise(
+            z1, self.mask_noise, generators, self.noise_density)
 
     def times(self, num_steps: int, start: float, end: float) -> Tensor:
         """See :meth:`Process.times`; dense where ``time_grid`` is."""
