@@ -2,9 +2,9 @@ r"""Measure what an autoencoder leaves of pseudo masks, by codec.
 
 Encodes the masks of the test images, decodes them and looks for the nearest
 anchors: mIoU and pixels, and the IoU of each class. With --latent-noise also
-after Gaussian noise on the latents. Writes codecs.md and codecs.csv. Example:
+after Gaussian noise on the latents, white or of several sizes. Writes codecs.md and codecs.csv. Example:
     python tools/compare_codecs.py configs/semflow_cityscapes.py \
-        --codecs 3,127 6,50 --codes spread eq7 --latent-noise 0 0.3
+        --codecs 3,127 6,50 --codes spread eq7 --latent-noise 0 0.3 0.5,0.4,0.3
 """
 
 import argparse
@@ -28,7 +28,9 @@ def parse_args() -> argparse.Namespace:
         '--codes', nargs='+', choices=['eq7', 'spread'], default=['eq7'],
         help='0, 1, 2, ... as in Eq. 7, or colours that lie far apart')
     parser.add_argument(
-        '--latent-noise', nargs='+', type=float, default=[0.], metavar='STD')
+        '--latent-noise', nargs='+', type=_noise, default=[(0., )],
+        metavar='STD[,STD...]',
+        help='deviations; of several sizes as mask_noise has them; default: 0')
     parser.add_argument('--num-images', type=int, help='default: all')
     parser.add_argument('--out', default='work_dirs/codecs')
     parser.add_argument('--device')
@@ -41,6 +43,10 @@ def _codec(text: str) -> Tuple[int, int]:
     if not (divisions.isdigit() and comma and spacing.isdigit()):
         raise argparse.ArgumentTypeError(f'{text!r} must be K,S, such as 3,127')
     return int(divisions), int(spacing)
+
+
+def _noise(text: str) -> Tuple[float, ...]:
+    return tuple(map(float, text.split(',')))
 
 
 def main() -> None:

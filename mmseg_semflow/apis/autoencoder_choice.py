@@ -10,7 +10,7 @@ from mmengine.utils import track_iter_progress
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
-from mmseg_semflow.flow import PseudoMaskCodec
+from mmseg_semflow.flow import PseudoMaskCodec, octave_noise
 from mmseg_semflow.pixels import resize_labels
 from mmseg_semflow.synthesis import image_and_labels
 
@@ -152,39 +152,39 @@ class AutoencoderTrial:
 
     @torch.no_grad()
     def round_trips(self, codecs: Dict[str, PseudoMaskCodec],
-                    stds: Sequence[float] = (0., )) -> Iterator[Row]:
+                    noises: Sequence[Sequence[float]] = ((0., ), )) -> Iterator[Row]:
         """Encode and decode pseudo masks, and look for the nearest anchors.
 
         Args:
             codecs (Dict[str, PseudoMaskCodec]): By name.
-            stds (Sequence[float]): Deviations of Gaussian noise on the
-                latents, in the units in which they leave the autoencoder.
+            noises (Sequence[Sequence[float]]): Noises on the latents, each the
+                deviations of :func:`octave_noise`, of which a single one is
+                white noise, in the units in which they leave the autoencoder.
                 Defaults to none.
 
         Yields:
-            Row: Codec, deviation, ``mIoU``, ``aAcc`` and the IoU of each
+            Row: Codec, deviations, ``mIoU``, ``aAcc`` and the IoU of each
             class that is in the pictures, in percent, at the size at which
             the test pipeline leaves the images.
         """
-        totals = {(name, std): torch.zeros(4, codec.num_classes)
-                  for name, codec in codecs.items() for std in stds}
+        totals = {(name, tuple(noise)): torch.zeros(4, codec.num_classes)
+                  for name, codec in codecs.items() for noise in noises}
         for index, _, labels in self._pairs():
             for name, codec in codecs.items():
                 z = self.autoencoder.encode(self._mask(codec, labels)).mean
-                noise = torch.randn(z.shape, generator=_generator(index))
-                for std in stds:
-                    found = codec.decode(
-                        self.autoencoder.decode(z + std * noise.to(z.device)))
-                    totals[name, std] += torch.stack(
+                for noise in noises:
+                    noisy = z + octave_noise(z, noise, [_generator(index)])
+                    found = codec.decode(self.autoencoder.decode(noisy))
+                    totals[name, tuple(noise)] += torch.stack(
                         IoUMetric.intersect_and_union(
                             found[0].cpu(), labels, codec.num_classes,
                             codec.ignore_index))
-        for (name, std), (both, either, _, true) in totals.items():
+        for (name, noise), (both, either, _, true) in totals.items():
             seen = true > 0
             ious = 100 * both / either.clamp(min=1)
             yield dict(
                 codec=name,
-                latent_noise=std,
+                latent_noise=' '.join(f'{std:g}' for std in noise),
                 mIoU=ious[seen].mean().item(),
                 aAcc=(100 * both.sum() / true.sum()).item(),
                 **{

@@ -86,9 +86,9 @@ def test_round_trips(cfg):
         'narrow': PseudoMaskCodec(5, 6, 10, 0.)
     }
     rows = list(AutoencoderTrial(cfg, device='cpu').round_trips(
-        codecs, (0., 0.5, 2.)))
+        codecs, [(0., ), (0.5, ), (2., 0.25)]))
     assert [(row['codec'], row['latent_noise']) for row in rows] == [
-        (name, std) for name in codecs for std in (0., 0.5, 2.)]
+        (name, noise) for name in codecs for noise in ('0', '0.5', '2 0.25')]
     pixels = [row['aAcc'] for row in rows]
     assert pixels[0] == pixels[3] == 100
     assert 100 > pixels[1] > pixels[2] and 100 > pixels[4] > pixels[5]
@@ -102,13 +102,15 @@ def test_gaussian_noise_in_closed_form(cfg):
     """Two anchors 2 apart in one channel: a label survives with Phi(1 / std)."""
     codec = PseudoMaskCodec(5, 2, 254, 0.)
     std = 0.7
-    row, = AutoencoderTrial(cfg, device='cpu').round_trips(
-        dict(codec=codec), (std, ))
+    row, wide = AutoencoderTrial(cfg, device='cpu').round_trips(
+        dict(codec=codec), [(std, ), (0.6 * std, 0., 0.8 * std)])
     # All eight corners of the cube but three: each channel has to survive that
     # leads to a used corner, so that the rate lies between one and three channels.
     one = 100 * torch.distributions.Normal(0., 1.).cdf(
         torch.tensor(254 / 255 / std)).item()
     assert (one / 100)**3 * 100 - 2 < row['aAcc'] < one + 2
+    # Noise of several sizes is as strong at every pixel.
+    assert wide['aAcc'] == pytest.approx(row['aAcc'], abs=2)
 
 
 @pytest.mark.parametrize('divisions, spacing', [(2, 254), (3, 127), (6, 50)])
@@ -136,10 +138,10 @@ def test_the_tools(cfg, tmp_path, call_tool, monkeypatch):
     cfg.dump('config.py')
     said = call_tool(
         'compare_codecs.py', 'config.py', '--codecs', '2,254', '6,10', '--codes',
-        'eq7', 'spread', '--latent-noise', 0, 1, '--num-images', 2, '--device', 'cpu')
+        'eq7', 'spread', '--latent-noise', 0, '1,0.5', '--num-images', 2, '--device', 'cpu')
     table = Path('work_dirs/codecs/codecs.md').read_text()
     assert table in said and len(table.splitlines()) == 2 + 5 * 2
-    assert '| 6,10 spread | 1 |' in table
+    assert '| 6,10 spread | 1 0.5 |' in table
     said = call_tool('latent_statistics.py', 'config.py', '--device', 'cpu')
     assert 'pictures  mean' in said and 'std=[' in said
     said = call_tool('latent_statistics.py', 'config.py', '--num-images', 0, fails=True)
