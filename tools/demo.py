@@ -48,29 +48,6 @@ def evaluate_synthesis(model, num_images: int) -> dict:
         **{name: round(value, 2) for name, value in figures.items()})
 
 
-def make_gallery(inferencer, dataset, num_steps: int) -> bytes:
-    """Show image, truth, prediction and samples of the first test images."""
-    from mmseg_semflow.pixels import paint
-    from mmseg_semflow.synthesis import image_and_labels
-    from mmseg_semflow.synthesis.gallery import to_gallery
-    rows = dict(image=[], truth=[], prediction=[])
-    rows.update({f'truth to image {k + 1}': [] for k in range(NUM_SAMPLES)})
-    for index in range(min(NUM_SHOWN, len(dataset))):
-        image, labels = image_and_labels(dataset[index])
-        image = image.permute(1, 2, 0).numpy()
-        result = inferencer.segment(image, num_steps, return_datasamples=True)
-        pictures = [
-            image,
-            paint(labels, inferencer.palette).numpy(),
-            paint(result.pred_sem_seg.data[0], inferencer.palette).numpy(),
-            *inferencer.synthesize(labels.numpy(), num_samples=NUM_SAMPLES)
-        ]
-        for row, picture in zip(rows.values(), pictures, strict=True):
-            row.append(picture)
-    legend = dict(zip(inferencer.classes, inferencer.palette, strict=True))
-    return to_gallery(rows, legend)
-
-
 def main() -> None:
     """Run the demo."""
     args = parse_args()
@@ -81,6 +58,7 @@ def main() -> None:
 
         import mmseg_semflow
         from mmseg_semflow.apis import SemFlowInferencer
+        from mmseg_semflow.apis.gallery import make_gallery
         from mmseg_semflow.files import write_bytes
         cfg = read_config(args.config)
     cfg.work_dir = args.work_dir
@@ -104,10 +82,11 @@ def main() -> None:
     print('\nsynthesising images from masks', flush=True)
     inferencer = SemFlowInferencer(cfg, checkpoint, channel_order='rgb')
     synthesis = evaluate_synthesis(inferencer.model, args.num_masks)
+    dataset = runner.test_dataloader.dataset
     write_bytes(
         work_dir / 'gallery.png',
-        make_gallery(inferencer, runner.test_dataloader.dataset,
-                     args.num_steps[0]))
+        make_gallery(inferencer, dataset, range(min(NUM_SHOWN, len(dataset))),
+                     NUM_SAMPLES, args.num_steps[0]))
     results = dict(
         miou_by_num_steps=miou,
         synthesis=synthesis,
