@@ -8,6 +8,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmseg_semflow.flow import (
+    RectifiedFlowPath,
     octave_noise,
     seeded_generator,
     tile_network,
@@ -382,6 +383,30 @@ def test_noise_on_the_mask_latent():
         ((1 - t) * z0 + t * (z1 + z0 + point.target - z1))[moving])
     assert noise.mean().abs() < 0.01
     assert noise.var().item() == pytest.approx(1, abs=0.02)
+
+
+def test_the_clean_target_at_the_start_has_the_same_optimum_and_less_variance():
+    """Gradients of Eq. 10 at t = 0: equal in the mean over the noise, not in spread."""
+    sigma, count = 0.7, 4000
+    process = process_of('semflow', mask_noise=sigma, start_fraction=0.9999)
+    z0, z1 = (z[:1].expand(count, -1, -1, -1) for z in latents())
+    clean = process.sample(z0, z1)
+    noisy = RectifiedFlowPath().sample(
+        z0, z1 + octave_noise(z1, process.mask_noise), torch.zeros(count).double())
+    assert torch.equal(clean.state, noisy.zt)
+
+    def gradients(target):
+        """Of the squared error of each sample, by the prediction, at any of it."""
+        prediction = torch.full_like(target, 0.3, requires_grad=True)
+        return torch.autograd.grad(
+            (prediction - target).square().sum(), prediction)[0]
+
+    one, other = gradients(clean.target), gradients(noisy.velocity)
+    spread = 2 * sigma
+    torch.testing.assert_close(
+        other.mean(0), one[0], rtol=0, atol=5 * spread / count**0.5)
+    assert (one == one[0]).all()
+    assert other.std(0).mean().item() == pytest.approx(spread, rel=0.02)
 
 
 def test_uniform_noise_on_the_mask_latent():
