@@ -32,9 +32,7 @@ def write_bytes(path: Union[str, Path], data: bytes) -> None:
             full; an older file of this name stays.
     """
     path = Path(path)
-    rank = os.environ.get('RANK', '0')
-    partial = path.with_name(
-        path.name + (PARTIAL if rank == '0' else f'.{rank}{PARTIAL}'))
+    partial = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, 'wb') as file:
@@ -53,6 +51,14 @@ def write_bytes(path: Union[str, Path], data: bytes) -> None:
                 'written has this name, and files written before are whole'
             ) from error
         raise
+
+
+def partial_of(path: Union[str, Path]) -> Path:
+    """Tell the temporary name under which :func:`write_bytes` writes a file."""
+    path = Path(path)
+    rank = os.environ.get('RANK', '0')
+    return path.with_name(
+        path.name + (PARTIAL if rank == '0' else f'.{rank}{PARTIAL}'))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from mmengine.utils import ProgressBar
 from mmseg_semflow.apis.tables import to_markdown
 from mmseg_semflow.datasets.cached_latents import as_json
 from mmseg_semflow.datasets.label_maps import LabelMaps, class_pixels
-from mmseg_semflow.files import read_json, write_bytes
+from mmseg_semflow.files import partial_of, read_json, write_bytes
 from mmseg_semflow.pixels import paint
 from mmseg_semflow.synthesis import Synthesizer
 from mmseg_semflow.synthesis.gallery import to_grid
@@ -88,7 +88,8 @@ def check_folder(out: Union[str, Path], settings: dict) -> None:
                     f'{out} holds a set of other settings: {key} was '
                     f'{found.get(key)!r} and is {wanted.get(key)!r} now. Choose '
                     'another folder (--out)')
-    elif out.is_dir() and any(out.iterdir()):
+    # A call that was killed may have left a part of the first file.
+    elif out.is_dir() and {*out.iterdir()} - {partial_of(path)}:
         raise ValueError(f'{out} holds files, but no set: there is no '
                          'settings.json. Choose another folder (--out)')
 

@@ -341,6 +341,20 @@ def test_a_folder_of_something_else_is_left_alone(make, tmp_path):
     assert [path.name for path in (tmp_path / 'set').iterdir()] == ['letter.txt']
 
 
+def test_killed_at_its_first_file_it_goes_on(make, tmp_path):
+    """What it left of it is no file of others; one of another name is."""
+    whole = files_of(make('whole'))
+    (tmp_path / 'set').mkdir()
+    (tmp_path / 'set/settings.json.partial').write_text('{"wei')
+    found = files_of(make('set'))
+    assert found.keys() == whole.keys()
+    assert all(found[name] == whole[name] for name in whole if name != 'dataset.py')
+    (tmp_path / 'other').mkdir()
+    for name in ('settings.json.partial', 'letter.txt.partial'):
+        (tmp_path / 'other' / name).write_text('dear')
+    assert 'holds files, but no set' in make('other', fails=True)
+
+
 @pytest.mark.parametrize('args, match', [
     (('--choose', 'each', '--num-images', 7), 'the masks give 6 without repetition'),
     (('--choose', 'hard'), '--choose hard needs --judge'),
