@@ -35,7 +35,7 @@ class MaskViews:
 
     A chosen map is perhaps flipped, gets objects of rare classes of other maps,
     is scaled, and cropped: around a random pixel of the class that it was chosen
-    for, tried again until that fills 1 % of the crop.
+    for, or that a flip made of it, tried again until that fills 1 % of the crop.
 
     Args:
         label_maps (LabelMaps): The maps.
@@ -99,6 +99,7 @@ class MaskViews:
         flipped = bool(rng.random() < self.flip)
         if flipped:
             label_map = self.swapped[label_map[:, ::-1]]
+            label = None if label is None else int(self.swapped[label])
         label_map, pasted = self._paste(label_map, index, rng, number)
         ratio = float(rng.uniform(*self.scale))
         label_map = enlarge(label_map, self.size, ratio)

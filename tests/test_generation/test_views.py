@@ -1,5 +1,6 @@
 """Masks made of masks."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -93,6 +94,26 @@ def test_flips_swap_left_and_right(label_maps):
         label_maps, choice, (24, 32), flip=1., swap_labels=[(1, 2), (0, 4)])(0)
     expected = np.array([4, 2, 1, 3, 0, *range(5, 256)])[plain]
     np.testing.assert_array_equal(swapped.label_map, expected)
+
+
+def test_crops_of_a_flip_show_what_it_made_of_their_class(tmp_path):
+    """Left becomes right, on maps that hold the left one alone."""
+    for kind in ('img_dir', 'ann_dir'):
+        (tmp_path / kind / 'train').mkdir(parents=True)
+    labels = np.zeros((24, 80), np.uint8)
+    labels[4:8, 60:64] = 1
+    cv2.imwrite(str(tmp_path / 'ann_dir/train/0.png'), labels)
+    cv2.imwrite(str(tmp_path / 'img_dir/train/0.jpg'), labels)
+    label_maps = LabelMaps(street_dataset(tmp_path), 5)
+    choice = RareClassChoice(label_maps.counts, classes=[1])
+    for flip, label in ((0., 1), (1., 2)):
+        views = MaskViews(
+            label_maps, choice, (8, 8), flip=flip, swap_labels=[(1, 2), (3, 4)],
+            scale=(2., 2.))
+        for number in range(20):
+            view = views(number)
+            assert view.record['chosen_for'] == label
+            assert (view.label_map == label).mean() >= 0.01
 
 
 @pytest.mark.parametrize('paste', [1, 3])
