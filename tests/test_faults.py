@@ -62,7 +62,7 @@ def camvid(out, version):
 class Synthesizer:
     """Paints labels, without a network."""
 
-    num_samples, batch_size, style = 2, 2, None
+    num_samples, batch_size, seed, style = 2, 2, 0, None
     semflow = SimpleNamespace(
         codec=SimpleNamespace(num_classes=5, ignore_index=255))
 

@@ -206,6 +206,8 @@ class LabelledSet:
                 label_map, scores['filtered'] = self.losses(picture, label_map)
             record = dict(
                 number=number,
+                seed=self.synthesizer.seed,
+                style=style and style.settings,
                 **view.record,
                 **(style.record(number) if style else {}),
                 **scores,

@@ -72,6 +72,7 @@ def test_the_set_is_a_dataset_of_mmsegmentation(make):
         assert item['gt_seg_map'].shape == (16, 24)
         record = records[number]
         assert record['number'] == number and record['kept']
+        assert record['seed'] == 0 and record['style'] is None
         assert record['void'] == pytest.approx(
             (item['gt_seg_map'] == 255).mean(), abs=1e-4)
         assert dict(json.loads(read_note(item['img_path'])), kept=True) == record
@@ -150,6 +151,7 @@ def test_seeds_differ_and_one_seed_does_not(make):
     assert (one / 'img_dir/train/000000.png').read_bytes() != (
         other / 'img_dir/train/000000.png').read_bytes()
     assert manifest_of(one)[0]['set'] != manifest_of(other)[0]['set']
+    assert [manifest_of(out)[3]['seed'] for out in (one, other)] == [0, 1]
 
 
 def test_a_mask_that_is_drawn_twice_gives_two_pictures(make):
@@ -238,6 +240,10 @@ def test_styles_and_fusion_are_settings_of_the_set(make, tmp_path):
         assert images.shape == (16, 24, 3) and (images != others).any()
         assert (out / 'ann_dir/train/000000.png').read_bytes() == (
             plain / 'ann_dir/train/000000.png').read_bytes()
+    drawn_with = json.loads((style / 'settings.json').read_text())['synthesis']['style']
+    assert drawn_with['type'] == 'LatentStatistics' and len(drawn_with['source']) == 16
+    assert all(record['style'] == drawn_with for record in manifest_of(style))
+    assert all(record['style'] is None for record in manifest_of(fused))
     said = make('style', '--style', tmp_path / 'street/img_dir/val',
                 '--style-strength', 0.5, fails=True)
     assert "synthesis was {" in said and "'strength': 0.5" in said
@@ -269,6 +275,7 @@ def reading(files, tmp_path):
 def test_texts_take_turns_and_stand_in_the_manifest(reading, make):
     out = make('words', '--style-text', '', 'fog')
     assert [record['style_text'] for record in manifest_of(out)] == ['', 'fog'] * 2
+    assert manifest_of(out)[0]['style'] == dict(type='TextStyle', texts=['', 'fog'])
     plain = make('plain')
     assert 'style_text' not in manifest_of(plain)[0]
     same = [cv2.imread(str(out / name)).tobytes() == cv2.imread(
