@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mmengine.config import Config
@@ -113,8 +113,7 @@ def generate_set(config: Union[str, Path, Config],
         synthesis['size'] = size
     synthesizer, unread = inferencer.styled_synthesizer(
         style, style_strength, style_texts, **synthesis)
-    for reason in unread.values():
-        print(f'left out of the style: {reason}', flush=True)
+    _name_unread(unread, rank)
     if codec.ignore_index != 255:
         raise ValueError('the labels of a set have 255 for void, but ignore_index of '
                          f'the codec is {codec.ignore_index}')
@@ -187,8 +186,11 @@ def generate_set(config: Union[str, Path, Config],
     labelled = LabelledSet(out, views, synthesizer, inferencer.classes,
                            inferencer.palette, settings, cycle, losses)
     labelled.generate(num_images, rank, world_size)
-    return labelled.finish(
+    records = labelled.finish(
         num_images, known['threshold'] if calibrate else min_agreement)
+    # Again where it is seen, below hours of progress.
+    _name_unread(unread, rank)
+    return records
 
 
 def scale_of_training(dataset: dict, sides: Sequence[int],
@@ -239,6 +241,12 @@ def flip_of_training(dataset: dict) -> Tuple[float, List[Tuple[int, int]]]:
             pairs = transform.get('swap_seg_labels') or []
             return transform['prob'], [tuple(pair) for pair in pairs]
     return 0., []
+
+
+def _name_unread(unread: Dict[str, str], rank: int) -> None:
+    """Name the pictures of a style that cannot be read, once for all processes."""
+    for reason in unread.values() if rank == 0 else ():
+        print(f'left out of the style: {reason}', flush=True)
 
 
 def _fit(label_maps: LabelMaps, size: Sequence[int], cycle: CycleFilter,

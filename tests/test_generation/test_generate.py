@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_semflow.datasets.label_maps import LabelMaps
 from mmseg_semflow.generation.generate import flip_of_training, scale_of_training
-from mmseg_semflow.generation.labelled_set import RealPairs
+from mmseg_semflow.generation.labelled_set import LabelledSet, RealPairs
 from mmseg_semflow.synthesis.pictures import read_note
 from tiny import network_cfg, save_checkpoint, street_dataset, write_sd_folder
 
@@ -317,13 +318,36 @@ def test_a_set_of_another_base_is_another_set(reading, files, make, tmp_path):
     make('swapped', count=1)
 
 
-def test_an_unreadable_style_picture_is_named(run_tool, tmp_path):
+def test_an_unreadable_style_picture_is_named_before_and_after_the_work(
+        run_tool, monkeypatch, tmp_path):
     path = tmp_path / 'street/img_dir/val/9.jpg'
     path.write_bytes(b'no picture')
-    said = run_tool(
-        'generate_dataset.py', '--out', tmp_path / 'set', '--num-images', 1, *SIZE,
-        '--style', path.parent)
-    assert f'left out of the style: {path}' in said and '1 of 1 pictures' in said
+    generate, finish = LabelledSet.generate, LabelledSet.finish
+
+    def telling(method, word):
+
+        def tell(*args):
+            result = method(*args)
+            print(word)
+            return result
+
+        return tell
+
+    monkeypatch.setattr(LabelledSet, 'generate', telling(generate, 'drawn'))
+    monkeypatch.setattr(LabelledSet, 'finish', telling(finish, 'finished'))
+    told = [f'left out of the style: {path}', 'drawn', 'finished', '1 of 1 pictures']
+
+    def call():
+        said = run_tool(
+            'generate_dataset.py', '--out', tmp_path / 'set', '--num-images', 1, *SIZE,
+            '--style', path.parent)
+        return re.findall('|'.join(map(re.escape, told)), said)
+
+    assert call() == [*told[:3], told[0], told[3]]
+    # One of the processes says it.
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    assert call() == told[1:]
 
 
 def test_an_untrained_model_cannot_judge_itself(run_tool, make, tmp_path):
