@@ -3,7 +3,7 @@
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Union
+from typing import Optional, Sequence, Union
 
 import numpy as np
 from mmengine.dataset import ConcatDataset
@@ -93,6 +93,25 @@ class LabelMaps:
                 counts[index] = class_pixels(self[index], self.num_classes)
         print(flush=True)
         return counts
+
+
+    def check_held(self, labels: Optional[Sequence[int]],
+                   classes: Sequence[str]) -> None:
+        """Check that some map holds each of some classes.
+
+        Args:
+            labels (Sequence[int], optional): Labels of these classes; None for none.
+            classes (Sequence[str]): Names of all classes.
+
+        Raises:
+            ValueError: If no map holds one. Class, dataset and folder are named.
+        """
+        for label in labels or ():
+            if not self.counts[:, label].any():
+                raise ValueError(
+                    f'none of {len(self)} masks of {type(self.dataset).__name__} in '
+                    f'{self.path(0).parent} holds the class {classes[label]!r} (label '
+                    f'{label}): choose others (classes, or --classes)')
 
 
 def class_pixels(label_map: np.ndarray, num_classes: int) -> np.ndarray:

@@ -50,6 +50,7 @@ class RareClassSampler(SeededSampler):
         names = list(dataset.metainfo['classes'])
         labels = labels_of(classes, names)
         maps = LabelMaps(inner, len(names), getattr(inner, 'ignore_index', 255))
+        maps.check_held(labels, names)
         self.choice = RareClassChoice(
             maps.counts, seed, temperature, min_share, labels)
 

@@ -150,6 +150,7 @@ def generate_set(config: Union[str, Path, Config],
         label_maps.counts = np.array(known['counts'])
 
     # All that can be wrong is looked at before anything is written.
+    label_maps.check_held(labels, inferencer.classes)
     rare, paste_from = (
         RareClassChoice(
             label_maps.counts, seed, temperature, classes=labels, kind=kind)

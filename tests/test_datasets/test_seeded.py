@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -107,6 +108,15 @@ def test_rare_classes_start_anywhere_and_follow_the_seed(shared_street):
 def test_wrong_arguments_of_rare_classes(shared_street, kwargs, match):
     with pytest.raises(ValueError, match=match):
         rare_sampler(shared_street, **kwargs)
+
+
+def test_a_rare_class_that_no_map_holds_is_named(street):
+    folder = street / 'ann_dir/train'
+    for path in folder.iterdir():
+        cv2.imwrite(str(path), np.zeros((24, 32), np.uint8))
+    with pytest.raises(ValueError, match=f"none of 6 masks of BaseSegDataset in {folder} "
+                       "holds the class 'c' "):
+        rare_sampler(street, classes=['c'])
 
 
 def test_rare_classes_through_the_training_loop(shared_street, tmp_path):

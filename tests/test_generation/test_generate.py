@@ -408,6 +408,18 @@ def test_a_mask_of_another_label_set_is_named(make, files, tmp_path):
     assert '3.png has the labels [17]' in said
 
 
+def test_a_class_that_no_mask_holds_is_named(make, tmp_path):
+    folder = tmp_path / 'street/ann_dir/train'
+    for path in folder.iterdir():
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        labels[labels == 4] = 0
+        cv2.imwrite(str(path), labels)
+    said = make('set', '--classes', 'b', 'e', fails=True)
+    assert (f"none of 6 masks of BaseSegDataset in {folder} holds the class 'e' "
+            '(label 4): choose others (classes, or --classes)') in said
+    assert not (tmp_path / 'set').exists()
+
+
 def test_a_full_disk_leaves_nothing_half_written(make, monkeypatch, tmp_path):
     out = make('set', count=1)
     import mmseg_semflow.files as files
