@@ -88,10 +88,17 @@ def synthesis(out, version):
         out, overwrite=True)
 
 
+class Pairs(list):
+    """Three real pictures."""
+
+    metainfo = dict(classes=tuple('abcde'))
+
+
 class Views:
     """Makes masks of one class each."""
 
-    label_maps = SimpleNamespace(counts=np.ones((3, 5), np.int64))
+    label_maps = SimpleNamespace(
+        counts=np.ones((3, 5), np.int64), dataset=Pairs(range(3)))
 
     def __call__(self, number):
         return SimpleNamespace(
@@ -102,7 +109,8 @@ def labelled_set(out, version):
     """Three pictures; of the second version one more."""
     labelled = LabelledSet(
         out, Views(), Synthesizer(), tuple('abcde'), [[i, 0, 0] for i in range(5)],
-        dict(seed=0), lambda picture, label_map: dict(
+        dict(seed=0), dict(type='BaseSegDataset', pipeline=[]),
+        lambda picture, label_map: dict(
             agreement=0. if label_map[0, 0] == 1 else 1.))
     labelled.generate(3 + version)
     labelled.finish(3 + version, 0.5)

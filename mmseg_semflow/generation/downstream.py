@@ -9,7 +9,7 @@ import re
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Union
 
 from matplotlib import pyplot as plt
 from mmengine.config import Config, ConfigDict
@@ -25,6 +25,8 @@ from mmseg_semflow.datasets.layout import check_layout
 from mmseg_semflow.engine.settings import flatten
 from mmseg_semflow.files import read_json, write_bytes
 from mmseg_semflow.synthesis.gallery import to_png
+
+from .mixing import mixed_dataset, pipeline_for_generated, repeats_of_parts
 
 ARMS = REAL, GENERATED, BOTH = 'real', 'generated', 'both'
 # What it has to beat, and what needs no generated set.
@@ -145,15 +147,11 @@ class Downstream:
         self._check_classes()
         self._shrink()
         self.num_generated = len(self._generated)
-        self.repeats = _repeats(
+        self.repeats = repeats_of_parts(
             self.num_real, self.num_generated, generated_share)
         if distort:
             self._real_cfg.pipeline = _distorted(self._real_cfg.pipeline)
-        # Whatever the real labels are like, in those of a set 0 is a class.
-        self._generated_cfg.pipeline = [
-            {k: v for k, v in transform.items() if k != 'reduce_zero_label'}
-            for transform in self._real_cfg.pipeline
-        ]
+        self._generated_cfg.pipeline = pipeline_for_generated(self._real_cfg)
 
     def _check_classes(self) -> None:
         classes, found = (
@@ -193,15 +191,11 @@ class Downstream:
         if arm not in (BOTH, BOTH_PASTED):
             return copy.deepcopy(parts[arm == GENERATED])
         # The classes are compared above; palettes may differ.
-        unequal = {*self._real.metainfo, *self._generated.metainfo}
         return copy.deepcopy(
             ConfigDict(
-                type='ConcatDataset',
-                ignore_keys=sorted(unequal),
-                datasets=[
-                    dict(type='RepeatDataset', times=times, dataset=part)
-                    for times, part in zip(self.repeats, parts, strict=True)
-                ]))
+                mixed_dataset(
+                    *parts, self.repeats,
+                    [*self._real.metainfo, *self._generated.metainfo])))
 
     def folder(self, arm: str, seed: int) -> Path:
         """Tell the folder of a run."""
@@ -427,13 +421,6 @@ def _open(dataset: dict) -> BaseSegDataset:
 
 def _infos(dataset: BaseSegDataset) -> Iterator[dict]:
     return (dataset.get_data_info(i) for i in range(len(dataset)))
-
-
-def _repeats(num_real: int, num_generated: int,
-             generated_share: float = 0.5) -> Tuple[int, int]:
-    """Choose whole repetitions that bring a share about."""
-    ratio = num_generated * (1 / generated_share - 1) / num_real
-    return max(1, round(ratio)), max(1, round(1 / ratio))
 
 
 def _with_pasted_objects(dataset: dict) -> ConfigDict:

@@ -46,6 +46,7 @@ def generate_set(config: Union[str, Path, Config],
                  style: Union[str, Path, None] = None,
                  style_strength: float = 1.,
                  style_texts: Optional[Sequence[str]] = None,
+                 style_token: Union[str, Path, None] = None,
                  judge: Optional[Tuple[str, str]] = None,
                  min_agreement: Optional[float] = None,
                  device: Optional[str] = None,
@@ -79,6 +80,8 @@ def generate_set(config: Union[str, Path, Config],
         style_strength (float): How much of it, in [0, 1]. Defaults to 1.
         style_texts (Sequence[str], optional): See :class:`TextStyle`. Defaults to
             None.
+        style_token (str | Path, optional): A picture or folder of pictures, see
+            :class:`TokenStyle`. Defaults to None.
         judge (Tuple[str, str], optional): Config and checkpoint of a
             :class:`LossFilter`. Defaults to None.
         min_agreement (float, optional): Pictures of which the model's own
@@ -112,7 +115,7 @@ def generate_set(config: Union[str, Path, Config],
     if synthesis.get('base_size') is None:
         synthesis['size'] = size
     synthesizer, unread = inferencer.styled_synthesizer(
-        style, style_strength, style_texts, **synthesis)
+        style, style_strength, style_texts, style_token, **synthesis)
     _name_unread(unread, rank)
     if codec.ignore_index != 255:
         raise ValueError('the labels of a set have 255 for void, but ignore_index of '
@@ -185,7 +188,7 @@ def generate_set(config: Union[str, Path, Config],
         views.choice = EveryMaskChoice(
             label_maps.counts, seed, times_by_hardness(known['hardness']))
     labelled = LabelledSet(out, views, synthesizer, inferencer.classes,
-                           inferencer.palette, settings, cycle, losses)
+                           inferencer.palette, settings, source, cycle, losses)
     labelled.generate(num_images, rank, world_size)
     records = labelled.finish(
         num_images, known['threshold'] if calibrate else min_agreement)

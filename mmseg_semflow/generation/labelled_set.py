@@ -6,11 +6,13 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from pprint import pformat
 from typing import Any, Dict, Iterator, List, Optional, Union
 
 import cv2
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.utils import ProgressBar
 
 from mmseg_semflow.apis.tables import to_markdown
@@ -29,10 +31,22 @@ from mmseg_semflow.synthesis.pictures import (
 )
 
 from .filters import CycleFilter, LossFilter
+from .mixing import mixed_dataset, pipeline_for_generated, repeats_of_parts
 from .views import MaskViews, enlarge
 
 KEPT, REJECTED = '', 'rejected'
 SHOWN, SHEET_WIDTH = 24, 320
+# Of a BaseSegDataset.
+GENERATED_METAINFO = 'classes', 'label_map', 'palette', 'reduce_zero_label'
+DATASET_HEAD = '''# A generated set, and about 1:1 with the real pictures of its masks.
+# In a config upon a segmentor's and this file:
+#   train_dataloader = dict(dataset=dict(_base_.mixed_dataset, _delete_=True))
+# The transforms of the mix are those of the generator's training; before that line
+#   for part in _base_.mixed_dataset.datasets:
+#       part.dataset.pipeline = _base_.train_pipeline
+# takes the segmentor's. Label 0 is a class in the generated part: its pipeline has no
+# reduce_zero_label=True.
+'''
 
 
 class RealPairs(Sequence):
@@ -123,6 +137,7 @@ class LabelledSet:
         classes (Sequence[str]): Names of the classes.
         palette (Sequence[Sequence[int]]): RGB colour of each.
         settings (dict): What :func:`check_folder` got.
+        real (dict): Config of the dataset of the masks, with its pipeline.
         cycle (CycleFilter): Scores, and rejects, pictures.
         losses (LossFilter, optional): Voids pixels. Defaults to None.
     """
@@ -134,6 +149,7 @@ class LabelledSet:
                  classes: Sequence[str],
                  palette: Palette,
                  settings: dict,
+                 real: dict,
                  cycle: CycleFilter,
                  losses: Optional[LossFilter] = None) -> None:
         self.out = Path(out)
@@ -141,6 +157,7 @@ class LabelledSet:
         self.synthesizer = synthesizer
         self.classes = tuple(classes)
         self.palette = [list(colour) for colour in palette]
+        self.real = real
         self.losses = losses
         self.cycle = cycle
         self.digest = settings_digest(settings)
@@ -259,7 +276,7 @@ class LabelledSet:
                 f'below {min_agreement:.3f}, see {self.out / "rejected.png"}. Lower '
                 'it (--min-agreement): none is drawn again')
         write_bytes(self.out / 'statistics.md', self._statistics(kept).encode())
-        write_bytes(self.out / 'dataset.py', self._dataset().encode())
+        write_bytes(self.out / 'dataset.py', self._dataset(len(kept)).encode())
         return records
 
     def _place(self, number: int, kept: bool) -> None:
@@ -304,29 +321,24 @@ class LabelledSet:
             self.classes, before / before.sum(), after / max(after.sum(), 1),
             strict=True)])
 
-    def _dataset(self) -> str:
-        return f'''# A generated set. In a config upon a segmentor's and this file:
-#   train_dataloader = dict(dataset=dict(
-#       _delete_=True,
-#       type='ConcatDataset',
-#       ignore_keys=['label_map', 'reduce_zero_label'],
-#       datasets=[
-#           dict(type='RepeatDataset', times=1,
-#                dataset=_base_.train_dataloader.dataset),
-#           dict(_base_.generated_dataset, pipeline=_base_.train_pipeline)
-#       ]))
-# Label 0 is a class: a pipeline here has no reduce_zero_label=True.
-generated_dataset = dict(
-    type='BaseSegDataset',
-    data_root={str(self.out.resolve())!r},
-    data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
-    img_suffix='.png',
-    seg_map_suffix='.png',
-    reduce_zero_label=False,
-    metainfo=dict(
-        classes={self.classes!r},
-        palette={self.palette!r}))
-'''
+    def _dataset(self, num_kept: int) -> str:
+        dataset = self.views.label_maps.dataset
+        generated = dict(
+            type='BaseSegDataset',
+            data_root=str(self.out.resolve()),
+            data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
+            img_suffix='.png',
+            seg_map_suffix='.png',
+            reduce_zero_label=False,
+            metainfo=dict(classes=self.classes, palette=self.palette))
+        mixed = mixed_dataset(
+            self.real, dict(generated, pipeline=pipeline_for_generated(self.real)),
+            repeats_of_parts(len(dataset), num_kept),
+            [*dataset.metainfo, *GENERATED_METAINFO])
+        named = Config(dict(generated_dataset=generated, mixed_dataset=mixed)).to_dict()
+        return DATASET_HEAD + ''.join(
+            f'{name} = {pformat(dataset, width=88, sort_dicts=False)}\n'
+            for name, dataset in named.items())
 
 
 def _shrunk(pixels: np.ndarray) -> np.ndarray:

@@ -114,8 +114,8 @@ def test_a_rare_class_that_no_map_holds_is_named(street):
     folder = street / 'ann_dir/train'
     for path in folder.iterdir():
         cv2.imwrite(str(path), np.zeros((24, 32), np.uint8))
-    with pytest.raises(ValueError, match=f"none of 6 masks of BaseSegDataset in {folder} "
-                       "holds the class 'c' "):
+    with pytest.raises(ValueError, match='none of 6 masks of BaseSegDataset in '
+                       f"{folder} holds the class 'c' "):
         rare_sampler(street, classes=['c'])
 
 

@@ -30,6 +30,7 @@ from mmseg_semflow.generation.downstream import (
     to_plot,
     write_downstream,
 )
+from mmseg_semflow.generation.mixing import repeats_of_parts
 from mmseg_semflow.safe_loading import load_from_local
 
 NUM_REAL, NUM_GENERATED, MAX_ITERS = 12, 5, 3
@@ -143,13 +144,13 @@ def test_an_epoch_reads_every_file_of_the_parts(arm, times, build):
 
 
 def test_the_parts_are_balanced_by_whole_repetitions(build):
-    assert module._repeats(37, 500) == (14, 1)
-    assert module._repeats(500, 37) == (1, 14)
-    assert module._repeats(5, 6) == (1, 1)
+    assert repeats_of_parts(37, 500) == (14, 1)
+    assert repeats_of_parts(500, 37) == (1, 14)
+    assert repeats_of_parts(5, 6) == (1, 1)
     # Of what is seen then 23 %, 9 % and 71 % are generated.
-    assert module._repeats(367, 110, 0.25) == (1, 1)
-    assert module._repeats(367, 110, 0.1) == (3, 1)
-    assert module._repeats(367, 110, 0.7) == (1, 8)
+    assert repeats_of_parts(367, 110, 0.25) == (1, 1)
+    assert repeats_of_parts(367, 110, 0.1) == (3, 1)
+    assert repeats_of_parts(367, 110, 0.7) == (1, 8)
     few = build(share=0.1)
     assert (few.num_real, few.num_generated, few.repeats) == (1, 5, (5, 1))
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,7 @@ from mmseg_semflow.datasets.label_maps import LabelMaps
 from mmseg_semflow.generation.generate import flip_of_training, scale_of_training
 from mmseg_semflow.generation.labelled_set import LabelledSet, RealPairs
 from mmseg_semflow.synthesis.pictures import read_note
-from tiny import network_cfg, save_checkpoint, street_dataset, write_sd_folder
+from tiny import META, network_cfg, save_checkpoint, street_dataset, write_sd_folder
 
 ROOT = Path(__file__).parents[2]
 SIZE = ('--size', 16, 24, '--num-steps', 2, '--min-agreement', 0)
@@ -80,6 +81,75 @@ def test_the_set_is_a_dataset_of_mmsegmentation(make):
     assert (out / 'contact_sheet.png').is_file()
     assert not (out / 'rejected.png').exists()
     assert '| class | masks, % | set, % |' in (out / 'statistics.md').read_text()
+
+
+@pytest.mark.parametrize('count, lengths', [(2, (6, 6)), (4, (6, 8)), (13, (12, 13))])
+def test_a_config_takes_the_mix_of_real_and_generated_pictures(
+        make, files, tmp_path, count, lengths):
+    out = make('set', count=count)
+    (tmp_path / 'mixed.py').write_text('''
+_base_ = ['config.py', 'set/dataset.py']
+train_dataloader = dict(dataset=dict(_base_.mixed_dataset, _delete_=True))
+''')
+    init_default_scope('mmseg')
+    loader = Config.fromfile(tmp_path / 'mixed.py').train_dataloader
+    assert loader.batch_size == 2
+    mixed = DATASETS.build(loader.dataset)
+    assert tuple(map(len, mixed.datasets)) == lengths
+    assert mixed.metainfo['classes'] == META['classes']
+    items = [mixed[index] for index in range(len(mixed))]
+    found = Counter(item['data_samples'].img_path for item in items)
+    real = {str(path) for path in (tmp_path / 'street/img_dir/train').iterdir()}
+    drawn = {str(path) for path in (out / 'img_dir/train').iterdir()}
+    assert len(real) == 6 and found.keys() == real | drawn
+    for item in items:
+        sample = item['data_samples']
+        assert item['inputs'].shape[1:] == sample.gt_sem_seg.shape
+
+
+def test_the_mix_takes_the_transforms_of_the_segmentor(make, files, tmp_path):
+    """And does not reduce the labels of a set, whatever the real ones are like."""
+    cfg = Config.fromfile(files[0])
+    cfg.train_dataloader.dataset.pipeline[1].reduce_zero_label = True
+    cfg.dump(files[0])
+    make('set')
+    (tmp_path / 'mixed.py').write_text('''
+_base_ = ['config.py', 'set/dataset.py']
+for part in _base_.mixed_dataset.datasets:
+    part.dataset.pipeline = _base_.test_pipeline
+train_dataloader = dict(dataset=dict(_base_.mixed_dataset, _delete_=True))
+''')
+    own = Config.fromfile(tmp_path / 'set/dataset.py').mixed_dataset
+    assert [part.dataset.pipeline[1] for part in own.datasets] == [
+        dict(type='LoadAnnotations', reduce_zero_label=True),
+        dict(type='LoadAnnotations')
+    ]
+    taken = Config.fromfile(tmp_path / 'mixed.py').train_dataloader.dataset
+    assert [part.dataset.pipeline for part in taken.datasets] == [cfg.test_pipeline] * 2
+
+
+def test_a_mix_counts_what_is_kept(make, run_tool):
+    out = make('set', count=6)
+    scores = sorted(record['agreement'] for record in manifest_of(out))
+    run_tool('generate_dataset.py', '--out', out, '--num-images', 6, *SIZE[:5],
+             '--min-agreement', (scores[3] + scores[4]) / 2)
+    datasets = Config.fromfile(out / 'dataset.py').mixed_dataset.datasets
+    assert [part.times for part in datasets] == [1, 3]
+
+
+def test_the_mix_of_concatenated_real_pictures(make, files):
+    """The transforms are those of the first."""
+    cfg = Config.fromfile(files[0])
+    real = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(
+        type='ConcatDataset',
+        datasets=[dict(type='RepeatDataset', times=2, dataset=real), real])
+    cfg.dump(files[0])
+    out = make('set')
+    init_default_scope('mmseg')
+    mixed = DATASETS.build(Config.fromfile(out / 'dataset.py').mixed_dataset)
+    assert tuple(map(len, mixed.datasets)) == (18, 16)
+    assert mixed[33]['inputs'].shape == (3, 16, 24)
 
 
 def test_an_interrupted_set_goes_on_and_more_pictures_join_it(make):
