@@ -68,6 +68,10 @@ def parse_args() -> argparse.Namespace:
         help="words for a model that was trained with TextPrompt, such as 'foggy "
         "weather'; of several, picture i gets number i modulo their count; '' is "
         'none')
+    drawing.add_argument(
+        '--style-token', metavar='PICTURE_OR_FOLDER',
+        help='for a model that was trained with StyleToken: tokens of these pictures; '
+        'of several, picture i gets number i modulo their count')
     drawing.add_argument('--num-steps', type=int)
     drawing.add_argument('--solver')
     drawing.add_argument('--dtype', choices=['bfloat16'])
@@ -108,8 +112,8 @@ def main() -> None:
     records = generate_set(
         cfg, args.checkpoint, args.out, args.num_images, args.seed, args.choose,
         args.temperature, args.classes, args.scale, args.flip, args.paste, args.size,
-        args.style, args.style_strength, args.style_text, args.judge,
-        args.min_agreement, args.device, rank, world_size, **synthesis)
+        args.style, args.style_strength, args.style_text, args.style_token,
+        args.judge, args.min_agreement, args.device, rank, world_size, **synthesis)
     if records is not None:
         kept = sum(record['kept'] for record in records)
         print(f'{kept} of {len(records)} pictures were kept: they and their labels '

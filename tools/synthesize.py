@@ -52,6 +52,10 @@ def parse_args() -> argparse.Namespace:
         help="words for a model that was trained with TextPrompt, such as 'foggy "
         "weather'; of several, sample i of every mask gets number i modulo their "
         "count; '' is none")
+    parser.add_argument(
+        '--style-token', metavar='PICTURE_OR_FOLDER',
+        help='for a model that was trained with StyleToken: tokens of these pictures; '
+        'of several, sample i of every mask gets number i modulo their count')
     parser.add_argument('--dtype', choices=['bfloat16'])
     parser.add_argument(
         '--batch-size', type=int,
@@ -95,7 +99,7 @@ def main() -> None:
         given['base_size'] = args.fusion
     strength = 1. if args.style_strength is None else args.style_strength
     synthesizer, unread = inferencer.styled_synthesizer(
-        args.style, strength, args.style_text, **given)
+        args.style, strength, args.style_text, args.style_token, **given)
     palette = None if args.palette is None else inferencer.palette
     if args.palette:
         from mmseg.utils import get_palette

@@ -27,6 +27,7 @@ from mmseg_semflow.synthesis import (
     Styles,
     Synthesizer,
     TextStyle,
+    TokenStyle,
 )
 from mmseg_semflow.synthesis.pictures import Palette, picture_size, read_label_map
 
@@ -209,6 +210,7 @@ class SemFlowInferencer:
                            pictures: Union[str, Path, None] = None,
                            strength: float = 1.,
                            texts: Optional[Sequence[str]] = None,
+                           token: Union[str, Path, None] = None,
                            **kwargs) -> Tuple[Synthesizer, Dict[str, str]]:
         """Make a synthesizer of pictures of a style.
 
@@ -219,6 +221,9 @@ class SemFlowInferencer:
             strength (float): How much of it, in [0, 1]. Defaults to 1.
             texts (Sequence[str], optional): What they show besides, see
                 :class:`TextStyle`. Defaults to None.
+            token (str | Path, optional): A file or a folder whose style tokens they
+                get, see :class:`TokenStyle`, in the size of the synthesis. Defaults to
+                None, those of the config, if any.
             **kwargs: See :meth:`synthesizer`.
 
         Returns:
@@ -231,12 +236,20 @@ class SemFlowInferencer:
         unread: Dict[str, str] = {}
         if texts is not None:
             styles.append(TextStyle(self.semflow, texts))
-        if pictures is not None:
-            style, unread = LatentStatistics.of_pictures(
-                self.semflow, pictures, strength,
-                kwargs.get('base_size') or plain.size)
+        size = kwargs.get('base_size') or plain.size
+        if token is not None:
+            style = TokenStyle(token, size)
+            style.check_model(self.semflow)
+            unread.update(style.failed)
             styles.append(style)
-        elif plain.style is not None:
+        if pictures is not None:
+            style, failed = LatentStatistics.of_pictures(
+                self.semflow, pictures, strength, size)
+            unread.update(failed)
+            styles.append(style)
+        elif plain.style is not None and (token is None or not isinstance(
+                plain.style, TokenStyle)):
+            unread.update(getattr(plain.style, 'failed', {}))
             styles.append(plain.style)
         if not styles:
             return plain, unread

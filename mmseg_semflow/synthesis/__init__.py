@@ -1,10 +1,10 @@
 """Images for masks: how they are made, read, written and shown."""
 
 from .fusion import MultiResolutionFusion
-from .style import LatentStatistics, Style, Styles, TextStyle
+from .style import LatentStatistics, Style, Styles, TextStyle, TokenStyle
 from .synthesizer import ImageSampler, Synthesizer, image_and_labels
 
 __all__ = [
     'ImageSampler', 'LatentStatistics', 'MultiResolutionFusion', 'Style', 'Styles',
-    'Synthesizer', 'TextStyle', 'image_and_labels'
+    'Synthesizer', 'TextStyle', 'TokenStyle', 'image_and_labels'
 ]

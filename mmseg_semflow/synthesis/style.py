@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -165,31 +165,17 @@ class LatentStatistics(Style):
                 breaks its rule, or the network of the process does not predict
                 the velocity of a rectified flow.
         """
-        from mmengine.utils import track_iter_progress
         # Before what takes long.
         check_velocity(semflow, cls.__name__)
         _check_strength(strength)
         failed: Dict[str, str] = {}
         source = hashlib.sha256(repr(size and tuple(size)).encode())
         count, sums = 0, torch.zeros(2, semflow.autoencoder.latent_channels).double()
-        for file in track_iter_progress(list_pictures(path)):
-            try:
-                picture = torch.from_numpy(read_rgb(file))
-            except (ValueError, OSError) as error:
-                failed[str(file)] = str(error)
-                continue
+        for file, z0 in _encoded(semflow, path, size, failed):
             source.update(file.read_bytes())
-            levels = picture.permute(2, 0, 1)[None].to(semflow.device).float()
-            if size is not None:
-                levels = nn.functional.interpolate(
-                    levels, tuple(size), mode='bilinear', antialias=True)
-            z0 = semflow.encode(semflow.codec.normalize(levels))
             cells = z0[0].flatten(1).cpu().double()
             sums += torch.stack([cells.sum(1), cells.square().sum(1)])
             count += cells.shape[1]
-        if not count:
-            raise ValueError(f'style {path} holds no picture that can be read: '
-                             f'{next(iter(failed.values()))}')
         mean, square = sums / count
         std = (square - mean.square()).clamp(min=0).sqrt()
         return cls(mean.float(), std.float(), strength,
@@ -279,6 +265,78 @@ class TextStyle(Style):
         return dict(style_text=self.texts[number % len(self.texts)])
 
 
+@MODELS.register_module()
+class TokenStyle(Style):
+    """Give pictures the style tokens of reference pictures, in turn.
+
+    For a model that was trained with a :class:`StyleToken`, which then gets mean and
+    deviation of the latents of a reference in place of those of a training picture.
+    Of several references, sample number i gets number i modulo their count. They are
+    encoded once for a model, when it is checked.
+
+    Args:
+        pictures (str | Path): A file, or a folder with its subfolders.
+        size (Tuple[int, int], optional): Height and width in pixels to which they are
+            resized first. Defaults to None, their own sizes.
+
+    Attributes:
+        failed (Dict[str, str]): The pictures that could not be read, with the reason;
+            the others are used.
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path, when a model is checked.
+        ValueError: If the size breaks its rule; or, when a model is checked, there is
+            no picture that can be read, or the model has no ``StyleToken``.
+    """
+
+    def __init__(self,
+                 pictures: Union[str, Path],
+                 size: Optional[Tuple[int, int]] = None) -> None:
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise ValueError(
+                f'size must be (height, width), both >= 1, but got {size}')
+        self.pictures = Path(pictures)
+        self.size = size and tuple(size)
+        self.failed: Dict[str, str] = {}
+        self._semflow: Optional[SemFlowModel] = None
+
+    @torch.no_grad()
+    def check_model(self, semflow: SemFlowModel) -> None:
+        """See :meth:`Style.check_model`."""
+        if semflow is self._semflow:
+            return
+        token = next((w for w in semflow.wrappers if hasattr(w, 'condition_of')), None)
+        if token is None:
+            raise ValueError(
+                f'the style token of {self.pictures} is for a model that was trained '
+                'with tokens, but the wrappers of this config have no StyleToken')
+        source = hashlib.sha256(repr(self.size).encode())
+        names, styles = [], []
+        for file, z0 in _encoded(semflow, self.pictures, self.size, self.failed):
+            source.update(file.read_bytes())
+            names.append(file.name)
+            styles.append(token.condition_of(z0)['style'])
+        self._semflow, self._names = semflow, names
+        self._styles, self._source = torch.cat(styles), source.hexdigest()[:16]
+
+    @property
+    def settings(self) -> dict:
+        """dict: See :attr:`Style.settings`."""
+        return dict(type=type(self).__name__, source=self._source)
+
+    def wrap(self, network: Network) -> Network:
+        """See :meth:`Style.wrap`; the condition is all that changes."""
+        return network
+
+    def condition(self, numbers: Sequence[int]) -> Condition:
+        """See :meth:`Style.condition`."""
+        return dict(style=self._styles[[n % len(self._styles) for n in numbers]])
+
+    def record(self, number: int) -> dict:
+        """See :meth:`Style.record`."""
+        return dict(style_token=self._names[number % len(self._names)])
+
+
 class Styles(Style):
     """Several styles at once.
 
@@ -315,6 +373,29 @@ class Styles(Style):
     def record(self, number: int) -> dict:
         """See :meth:`Style.record`."""
         return {k: v for s in self.styles for k, v in s.record(number).items()}
+
+
+def _encoded(semflow: SemFlowModel, path: Union[str, Path],
+             size: Optional[Tuple[int, int]],
+             failed: Dict[str, str]) -> Iterator[Tuple[Path, Tensor]]:
+    """Encode reference pictures one by one; collect those that cannot be read."""
+    from mmengine.utils import track_iter_progress
+    any_read = False
+    for file in track_iter_progress(list_pictures(path)):
+        try:
+            picture = torch.from_numpy(read_rgb(file))
+        except (ValueError, OSError) as error:
+            failed[str(file)] = str(error)
+            continue
+        levels = picture.permute(2, 0, 1)[None].to(semflow.device).float()
+        if size is not None:
+            levels = nn.functional.interpolate(
+                levels, tuple(size), mode='bilinear', antialias=True)
+        any_read = True
+        yield file, semflow.encode(semflow.codec.normalize(levels))
+    if not any_read:
+        raise ValueError(f'style {path} holds no picture that can be read: '
+                         f'{next(iter(failed.values()))}')
 
 
 def _check_strength(strength: float) -> None:
