@@ -38,8 +38,8 @@ KEPT, REJECTED = '', 'rejected'
 SHOWN, SHEET_WIDTH = 24, 320
 # Of a BaseSegDataset.
 GENERATED_METAINFO = 'classes', 'label_map', 'palette', 'reduce_zero_label'
-DATASET_HEAD = '''# A generated set, and about 1:1 with the real pictures of its masks.
-# In a config upon a segmentor's and this file:
+DATASET_HEAD = '''# A generated set, and its mix with the real pictures of its masks,
+# about 1:1. In a config upon a segmentor's and this file:
 #   train_dataloader = dict(dataset=dict(_base_.mixed_dataset, _delete_=True))
 # The transforms of the mix are those of the generator's training; before that line
 #   for part in _base_.mixed_dataset.datasets:

@@ -76,6 +76,15 @@ def test_the_parts_of_full_size():
     assert source.train_cfg.val_begin > source.train_cfg.max_iters
 
 
+def test_the_swapped_recipe_draws_upon_the_original():
+    """Without weights of its own the network is that of the folder."""
+    fitted, swapped = (
+        read(f'semflow_gta5{end}').model.semflow.network for end in ('', '_swapped'))
+    assert swapped.unet_weights is None and fitted.unet_weights is not None
+    assert swapped.sd_folder == fitted.sd_folder
+    assert swapped.lora == dict(fitted.lora, swap=True)
+
+
 def test_classes_in_words_are_those_of_cityscapes():
     from mmseg.datasets import CityscapesDataset
     assert read('semflow_gta5').model.semflow.wrappers[0].classes == list(

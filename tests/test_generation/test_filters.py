@@ -74,6 +74,16 @@ def test_losses_of_a_segmentor_are_its_cross_entropy(files):
     np.testing.assert_allclose(found[1:], expected[1:], rtol=1e-4, atol=1e-5)
 
 
+def test_the_tolerance_is_that_of_freemask(files, monkeypatch):
+    """1.25 of the mean loss of the class."""
+    losses = LossFilter(*files, META['classes'])
+    losses.class_losses = np.array([1., 2., 1., 1., 1.])
+    found = np.array([[1.24, 1.26, 2.49, 2.51]])
+    monkeypatch.setattr(losses, 'losses', lambda image, label_map: found)
+    labels, share = losses(None, np.array([[0, 0, 1, 1]], np.uint8))
+    assert labels.tolist() == [[0, 255, 1, 255]] and share == 0.5
+
+
 def test_a_judge_of_other_classes_is_refused(files):
     with pytest.raises(ValueError, match=r"config.py must have the classes of the "
                        r"generator, \('a', 'b'\), but has"):

@@ -14,13 +14,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from mmseg_semflow.datasets.label_maps import LabelMaps
+from mmseg_semflow.datasets.mask_choice import RareClassChoice
+from mmseg_semflow.datasets.seeded import PASTE_CHOICE
+from mmseg_semflow.generation.filters import CycleFilter
 from mmseg_semflow.generation.generate import flip_of_training, scale_of_training
 from mmseg_semflow.generation.labelled_set import LabelledSet, RealPairs
+from mmseg_semflow.synthesis import Synthesizer
 from mmseg_semflow.synthesis.pictures import read_note
 from tiny import META, network_cfg, save_checkpoint, street_dataset, write_sd_folder
 
@@ -152,6 +157,83 @@ def test_the_mix_of_concatenated_real_pictures(make, files):
     assert mixed[33]['inputs'].shape == (3, 16, 24)
 
 
+def test_statistics_are_of_the_masks_and_of_the_set(make, files, tmp_path):
+    out = make('set', '--classes', 'e', count=6)
+    lines = (out / 'statistics.md').read_text().splitlines()[2:]
+    found = [line.strip('| ').split(' | ') for line in lines]
+    assert [name for name, *_ in found] == list(META['classes'])
+
+    def shares(folder):
+        labels = np.concatenate([
+            cv2.imread(str(path), cv2.IMREAD_UNCHANGED).ravel()
+            for path in folder.iterdir()
+        ])
+        counts = np.bincount(labels, minlength=256)[:5]
+        return 100 * counts / counts.sum()
+
+    shown = np.array([list(map(float, row)) for _, *row in found])
+    masks = shares(tmp_path / 'street/ann_dir/train')
+    drawn = shares(out / 'ann_dir/train')
+    np.testing.assert_allclose(shown, np.stack([masks, drawn], 1), rtol=1e-3)
+    assert drawn[4] > masks[4] + 1
+
+
+def test_the_contact_sheet_has_pictures_above_their_masks(make):
+    out = make('set', count=8)
+    sheet = cv2.imread(str(out / 'contact_sheet.png'))
+    # Six in a row.
+    assert sheet.shape == (4 * 16, 6 * 24, 3)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[:5] = np.array(META['palette'])[:, ::-1]
+    for number in range(8):
+        row, column = divmod(number, 6)
+        top, left = 2 * 16 * row, 24 * column
+        name = f'train/{number:06d}.png'
+        labels = cv2.imread(str(out / 'ann_dir' / name), cv2.IMREAD_UNCHANGED)
+        for first, expected in ((top, cv2.imread(str(out / 'img_dir' / name))),
+                                (top + 16, palette[labels])):
+            np.testing.assert_array_equal(
+                sheet[first:first + 16, left:left + 24], expected)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """List the numbers of the pictures that are drawn together."""
+    found, synthesize = [], Synthesizer.synthesize
+
+    def record(synthesizer, requests):
+        found.append([number for _, number in requests])
+        return synthesize(synthesizer, requests)
+
+    monkeypatch.setattr(Synthesizer, 'synthesize', record)
+    return found
+
+
+def test_in_batches_an_interrupted_set_goes_on_and_more_pictures_join_it(make, drawn):
+    """What is missing of a batch is drawn among the same pictures again."""
+    batch = '--batch-size', 2
+    whole = files_of(make('whole', *batch))
+    assert drawn == [[0, 1], [2, 3]]
+    out = make('parts', *batch, count=2)
+    (out / 'img_dir/train/000001.png').unlink()
+    first = out / 'img_dir/train/000000.png'
+    before = first.stat().st_mtime_ns
+    drawn.clear()
+    make('parts', *batch)
+    assert drawn == [[0, 1], [2, 3]]
+    assert first.stat().st_mtime_ns == before
+    parts = files_of(out)
+    assert parts.keys() == whole.keys()
+    assert all(parts[name] == whole[name] for name in whole if name != 'dataset.py')
+    # Drawn alone a picture may differ by rounding, and not by more.
+    out = make('odd', *batch, count=3)
+    make('odd', *batch)
+    for name in (f'img_dir/train/{number:06d}.png' for number in range(4)):
+        one, other = (cv2.imread(str(tmp / name)).astype(int)
+                      for tmp in (out, out.parent / 'whole'))
+        assert abs(one - other).max() <= 1
+
+
 def test_an_interrupted_set_goes_on_and_more_pictures_join_it(make):
     whole = files_of(make('whole'))
     out = make('parts', count=2)
@@ -252,6 +334,44 @@ def test_judge_and_hard_masks(make, files):
     assert any(record['filtered'] > 0 for record in manifest_of(out))
 
 
+def test_every_mask_is_drawn_as_often_as_its_hardness_says(
+        make, files, monkeypatch, tmp_path):
+    """From the easiest of six masks 4, 8, 11, 14, 18 and 20 times."""
+    args = '--judge', *files, '--choose', 'hard'
+    assert 'the masks give 75 without' in make('none', *args, count=76, fails=True)
+    found = Counter()
+
+    def count(self, num_images, *args):
+        found.update(self.views(number).record['index'] for number in range(num_images))
+
+    monkeypatch.setattr(LabelledSet, 'generate', count)
+    monkeypatch.setattr(LabelledSet, 'finish', lambda *args: None)
+    out = make('hard', *args, count=75)
+    fitted = json.loads((out / 'fitted.json').read_text())
+    losses = np.array(fitted['class_losses'])
+    masks = LabelMaps(street_dataset(tmp_path / 'street'), 5)
+    hardness = [
+        losses[masks[index][masks[index] < 5]].mean() for index in range(len(masks))
+    ]
+    np.testing.assert_allclose(fitted['hardness'], hardness)
+    assert list(np.argsort(hardness)) != list(range(6))
+    assert [found[index] for index in np.argsort(hardness)] == [4, 8, 11, 14, 18, 20]
+
+
+def test_objects_are_pasted_from_masks_of_a_choice_of_their_own(make, tmp_path):
+    out = make('set', '--paste', 2, '--temperature', 1e6, '--scale', 1, 1, count=12)
+    masks = LabelMaps(street_dataset(tmp_path / 'street'), 5)
+    choice = RareClassChoice(masks.counts, temperature=1e6, kind=PASTE_CHOICE)
+    count = 0
+    for record in manifest_of(out):
+        draws = [choice(2 * record['number'] + place) for place in (0, 1)]
+        chosen = [(masks.path(index).name, label) for index, label in draws]
+        for pasted in record['pasted']:
+            assert (pasted['source'], pasted['label']) in chosen
+            count += 1
+    assert count > 3
+
+
 def test_pictures_below_the_agreement_are_kept_apart_and_counted(
         make, run_tool, tmp_path):
     out = make('set')
@@ -282,6 +402,41 @@ def test_pictures_below_the_agreement_are_kept_apart_and_counted(
     assert 'all 4 pictures were rejected' in said and '(--min-agreement)' in said
     run_tool('generate_dataset.py', *options, '--min-agreement', 0)
     assert files_of(out / 'img_dir') == before
+
+
+def test_below_the_calibrated_agreement_pictures_are_rejected(
+        run_tool, monkeypatch, tmp_path):
+    """A model that reads colours, and paints every other picture wrongly."""
+    colours = np.random.default_rng(0).integers(0, 256, (5, 3), dtype=np.uint8)[:, ::-1]
+
+    def segment(self, image):
+        return abs(image[:, :, None].astype(int) - colours).sum(-1).argmin(-1)
+
+    def synthesize(self, requests):
+        return [
+            torch.from_numpy(colours[(labels.numpy() + number % 2) % 5].copy()).permute(
+                2, 0, 1) for labels, number in requests
+        ]
+
+    monkeypatch.setattr(CycleFilter, 'segment', segment)
+    monkeypatch.setattr(Synthesizer, 'synthesize', synthesize)
+    out = tmp_path / 'set'
+
+    def call():
+        return run_tool(
+            'generate_dataset.py', '--out', out, '--num-images', 4, *SIZE[:5])
+
+    said = call()
+    threshold = json.loads((out / 'fitted.json').read_text())['threshold']
+    assert 0.4 < threshold < 0.9
+    assert f'agreement is below {threshold:.3f} will be rejected' in said
+    assert '2 of 4 pictures were kept' in said
+    assert [record['kept'] for record in manifest_of(out)] == [True, False] * 2
+    rejected = (out / 'rejected/img_dir/train').iterdir()
+    assert sorted(path.name for path in rejected) == ['000001.png', '000003.png']
+    # It is known then.
+    said = call()
+    assert 'calibrating' not in said and '2 of 4 pictures were kept' in said
 
 
 def test_a_move_that_was_cut_off_is_caught_up(make):

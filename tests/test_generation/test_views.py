@@ -87,6 +87,44 @@ def test_a_crop_finds_its_class():
         assert 0 <= top <= 50 and 0 <= left <= 70
 
 
+class Picks:
+    """In place of a generator, what it would draw."""
+
+    def __init__(self, picks):
+        self.picks = list(picks)
+
+    def integers(self, end):
+        assert self.picks[0] < end
+        return self.picks.pop(0)
+
+
+def spots(*sizes, side=60):
+    """A map with spots of class 3, of so many pixels in a row; crops see but one."""
+    label_map = np.zeros((side * len(sizes), 200), np.uint8)
+    for number, size in enumerate(sizes):
+        label_map[side * number + side // 2, 100:100 + size] = 3
+    return label_map
+
+
+@pytest.mark.parametrize('bad', range(10))
+def test_a_crop_is_drawn_again_until_its_class_fills_a_hundredth(bad):
+    """Of 20 x 20 pixels 3 are too few, 4 are enough."""
+    label_map = spots(3, 4)
+    rng = Picks([*[0] * bad, 3, *[0] * 10])
+    top, left = place_crop(label_map, (20, 20), 3, rng)
+    assert (label_map[top:top + 20, left:left + 20] == 3).sum() == 4
+    assert len(rng.picks) == 10
+
+
+def test_after_ten_crops_the_best_is_taken():
+    label_map = spots(1, 3, 2, 4)
+    for picks, best in (([0, 0, 2, *[4] * 7, 6], 3), ([*[0] * 10, 6], 1)):
+        rng = Picks(picks)
+        top, left = place_crop(label_map, (20, 20), 3, rng)
+        assert (label_map[top:top + 20, left:left + 20] == 3).sum() == best
+        assert rng.picks == [6]
+
+
 def test_flips_swap_left_and_right(label_maps):
     choice = EveryMaskChoice(label_maps.counts, 1)
     plain = MaskViews(label_maps, choice, (24, 32), flip=1.)(0).label_map
@@ -134,6 +172,16 @@ def test_pasted_objects_are_of_others_and_in_the_record(label_maps, paste):
         for pasted in view.record['pasted']:
             assert set(pasted) == {'source', 'label', 'shift'}
     assert changed
+
+
+def test_objects_are_of_the_classes_that_are_chosen_for_pasting(label_maps):
+    """Whatever the masks are chosen for."""
+    views = MaskViews(
+        label_maps, RareClassChoice(label_maps.counts, classes=[0]), (24, 32), paste=2,
+        paste_from=RareClassChoice(label_maps.counts, classes=[3], kind=PASTE_CHOICE))
+    records = [views(number).record for number in range(20)]
+    assert {record['chosen_for'] for record in records} == {0}
+    assert {pasted['label'] for record in records for pasted in record['pasted']} == {3}
 
 
 @pytest.mark.parametrize('kwargs, match', [

@@ -160,14 +160,16 @@ def test_an_embedding_works_in_bfloat16():
     torch.testing.assert_close(found, expected, atol=0.15, rtol=0.05)
 
 
-def test_the_token_is_dropped_for_its_part_and_at_the_start():
-    token = build(dropout=0.25)
+@pytest.mark.parametrize('kwargs, dropout', [({}, 0.5), (dict(dropout=0.25), 0.25)])
+def test_the_token_is_dropped_for_its_part_and_at_the_start(kwargs, dropout):
+    token = build(**kwargs)
     torch.manual_seed(1)
     t = torch.tensor([0.] * 500 + [0.5] * 2000)
     kept = token.training_condition(
         torch.randn(2500, 4, 1, 1), torch.randn(2500, 4, 1, 1), t)['has_style']
     assert not kept[:500].any()
-    assert abs(kept[500:].float().mean() - 0.75) < 4 * (0.75 * 0.25 / 2000)**0.5
+    deviation = (dropout * (1 - dropout) / 2000)**0.5
+    assert abs(kept[500:].float().mean() - (1 - dropout)) < 4 * deviation
 
 
 def test_the_latest_styles_are_remembered_by_training_alone():
