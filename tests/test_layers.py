@@ -28,7 +28,8 @@ ALLOWED = {
     'flow': {'torch', 'torchdiffeq', 'arguments', 'flow'},
     'networks': {
         'torch', 'diffusers', 'transformers', 'peft', 'safetensors', *FEATURES,
-        'torch_fidelity', 'lpips', 'arguments', 'extras', 'files', 'flow', 'registry', 'safe_loading', 'networks'
+        'torch_fidelity', 'lpips', 'arguments', 'extras', 'files', 'flow', 'registry',
+        'safe_loading', 'networks'
     },
     'models/data_preprocessor.py': {'torch', 'mmengine', 'mmseg', 'flow'},
     'models/losses': {

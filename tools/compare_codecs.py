@@ -2,7 +2,8 @@ r"""Measure what an autoencoder leaves of pseudo masks, by codec.
 
 Encodes the masks of the test images, decodes them and looks for the nearest
 anchors: mIoU and pixels, and the IoU of each class. With --latent-noise also
-after Gaussian noise on the latents, white or of several sizes. Writes codecs.md and codecs.csv. Example:
+after Gaussian noise on the latents, white or of several sizes. Writes codecs.md and
+codecs.csv. Example:
     python tools/compare_codecs.py configs/semflow_cityscapes.py \
         --codecs 3,127 6,50 --codes spread eq7 --latent-noise 0 0.3 0.5,0.4,0.3
 """

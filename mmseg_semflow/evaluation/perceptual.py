@@ -3,7 +3,7 @@
 from functools import partial
 from itertools import combinations
 from statistics import fmean
-from typing import Any, Dict, Optional
+from typing import Any, Optional
 
 from mmengine.registry import METRICS
 from torch import Tensor

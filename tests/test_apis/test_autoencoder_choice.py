@@ -138,7 +138,8 @@ def test_the_tools(cfg, tmp_path, call_tool, monkeypatch):
     cfg.dump('config.py')
     said = call_tool(
         'compare_codecs.py', 'config.py', '--codecs', '2,254', '6,10', '--codes',
-        'eq7', 'spread', '--latent-noise', 0, '1,0.5', '--num-images', 2, '--device', 'cpu')
+        'eq7', 'spread', '--latent-noise', 0, '1,0.5', '--num-images', 2, '--device',
+        'cpu')
     table = Path('work_dirs/codecs/codecs.md').read_text()
     assert table in said and len(table.splitlines()) == 2 + 5 * 2
     assert '| 6,10 spread | 1 0.5 |' in table

@@ -88,7 +88,7 @@ def test_another_file_than_that_of_inception(tmp_path):
     torch.save(dict(a=torch.zeros(1)), tmp_path / 'other.pth')
     for name, error, message in (
             ('other', ValueError, 'other.pth must be that of https.*2015-12-05'),
-            ('none', FileNotFoundError, 'of InceptionFeatures must be a file of https')):
+            ('none', FileNotFoundError, 'InceptionFeatures must be a file of https')):
         with pytest.raises(error, match=message):
             MODELS.build(dict(
                 type='InceptionFeatures', weights=str(tmp_path / f'{name}.pth')))
