@@ -48,7 +48,7 @@ ALLOWED = {
         'torch', 'arguments', 'flow', 'networks', 'pixels', 'registry', 'models'
     },
     'synthesis': {
-        'torch', 'numpy', 'cv2', 'PIL', 'matplotlib', 'mmengine', 'flow',
+        'torch', 'numpy', 'cv2', 'PIL', 'matplotlib', 'mmengine', 'arguments', 'flow',
         'models', 'files', 'pixels', 'registry', 'synthesis'
     },
     'datasets/transforms/corrupt.py': {

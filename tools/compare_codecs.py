@@ -9,6 +9,7 @@ codecs.csv. Example:
 """
 
 import argparse
+from math import inf
 from pathlib import Path
 from typing import Tuple
 
@@ -47,7 +48,14 @@ def _codec(text: str) -> Tuple[int, int]:
 
 
 def _noise(text: str) -> Tuple[float, ...]:
-    return tuple(map(float, text.split(',')))
+    try:
+        deviations = tuple(map(float, text.split(',')))
+    except ValueError:
+        deviations = (-1., )
+    if not all(0 <= deviation < inf for deviation in deviations):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} must be deviations >= 0, such as 0.5 or 0.5,0.4')
+    return deviations
 
 
 def main() -> None:

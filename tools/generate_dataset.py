@@ -110,10 +110,13 @@ def main() -> None:
     if args.fusion is not None:
         synthesis['base_size'] = args.fusion
     records = generate_set(
-        cfg, args.checkpoint, args.out, args.num_images, args.seed, args.choose,
-        args.temperature, args.classes, args.scale, args.flip, args.paste, args.size,
-        args.style, args.style_strength, args.style_text, args.style_token,
-        args.judge, args.min_agreement, args.device, rank, world_size, **synthesis)
+        cfg, args.checkpoint, args.out, args.num_images, seed=args.seed,
+        choose=args.choose, temperature=args.temperature, classes=args.classes,
+        scale=args.scale, flip=args.flip, paste=args.paste, size=args.size,
+        style=args.style, style_strength=args.style_strength,
+        style_texts=args.style_text, style_token=args.style_token, judge=args.judge,
+        min_agreement=args.min_agreement, device=args.device, rank=rank,
+        world_size=world_size, **synthesis)
     if records is not None:
         kept = sum(record['kept'] for record in records)
         print(f'{kept} of {len(records)} pictures were kept: they and their labels '

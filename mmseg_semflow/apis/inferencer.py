@@ -237,20 +237,21 @@ class SemFlowInferencer:
         if texts is not None:
             styles.append(TextStyle(self.semflow, texts))
         size = kwargs.get('base_size') or plain.size
-        if token is not None:
-            style = TokenStyle(token, size)
-            style.check_model(self.semflow)
-            unread.update(style.failed)
-            styles.append(style)
+        own = plain.style
+        if token is None and isinstance(own, TokenStyle):
+            styles.append(own)
+        elif token is not None:
+            styles.append(TokenStyle(token, size))
+            styles[-1].check_model(self.semflow)
+        for style in styles:
+            unread.update(getattr(style, 'failed', {}))
         if pictures is not None:
             style, failed = LatentStatistics.of_pictures(
                 self.semflow, pictures, strength, size)
             unread.update(failed)
             styles.append(style)
-        elif plain.style is not None and (token is None or not isinstance(
-                plain.style, TokenStyle)):
-            unread.update(getattr(plain.style, 'failed', {}))
-            styles.append(plain.style)
+        elif own is not None and not isinstance(own, TokenStyle):
+            styles.append(own)
         if not styles:
             return plain, unread
         style = styles[0] if len(styles) == 1 else Styles(styles)

@@ -42,11 +42,19 @@ DATASET_HEAD = '''# A generated set, and its mix with the real pictures of its m
 # about 1:1. In a config upon a segmentor's and this file:
 #   train_dataloader = dict(dataset=dict(_base_.mixed_dataset, _delete_=True))
 # The transforms of the mix are those of the generator's training; before that line
-#   for part in _base_.mixed_dataset.datasets:
-#       part.dataset.pipeline = _base_.train_pipeline
-# takes the segmentor's. Label 0 is a class in the generated part: its pipeline has no
-# reduce_zero_label=True.
+#   real, generated = (part.dataset for part in _base_.mixed_dataset.datasets)
+{real}#   generated.pipeline = [
+#       dict(transform, reduce_zero_label=False)
+#       if transform.type == 'LoadAnnotations' else transform
+#       for transform in _base_.train_pipeline]
+#   del real, generated
+# takes the segmentor's. Label 0 is a class in the generated part.
 '''
+# By whether the real part is one dataset.
+REAL_PIPELINE = {
+    True: '#   real.pipeline = _base_.train_pipeline\n',
+    False: '#   (the pipeline of each dataset that real consists of, too)\n'
+}
 
 
 class RealPairs(Sequence):
@@ -161,6 +169,9 @@ class LabelledSet:
         self.losses = losses
         self.cycle = cycle
         self.digest = settings_digest(settings)
+        style = synthesizer.style
+        self._shared = dict(
+            seed=synthesizer.seed, style=style and style.settings)
 
     def paths(self, number: int, folder: str = KEPT) -> Dict[str, Path]:
         """Tell the files of a picture, kept or ``'rejected'``."""
@@ -176,7 +187,8 @@ class LabelledSet:
             if path.is_file():
                 record = read_record(path)
                 if record.get('set') == self.digest:
-                    return dict(record, kept=folder == KEPT)
+                    # Notes of before lack what all pictures of a set share.
+                    return {**self._shared, **record, 'kept': folder == KEPT}
         return None
 
     def generate(self, num_images: int, rank: int = 0, world_size: int = 1) -> None:
@@ -223,8 +235,7 @@ class LabelledSet:
                 label_map, scores['filtered'] = self.losses(picture, label_map)
             record = dict(
                 number=number,
-                seed=self.synthesizer.seed,
-                style=style and style.settings,
+                **self._shared,
                 **view.record,
                 **(style.record(number) if style else {}),
                 **scores,
@@ -336,7 +347,8 @@ class LabelledSet:
             repeats_of_parts(len(dataset), num_kept),
             [*dataset.metainfo, *GENERATED_METAINFO])
         named = Config(dict(generated_dataset=generated, mixed_dataset=mixed)).to_dict()
-        return DATASET_HEAD + ''.join(
+        head = DATASET_HEAD.format(real=REAL_PIPELINE['pipeline' in self.real])
+        return head + ''.join(
             f'{name} = {pformat(dataset, width=88, sort_dicts=False)}\n'
             for name, dataset in named.items())
 

@@ -95,7 +95,7 @@ class CheckpointGuard:
             if not name.startswith(self.partial):
                 if found is None:
                     raise ValueError(
-                        f'not a checkpoint of {model}: it has no {key!r}')
+                        f'not a checkpoint of {model}: it has no {key!r} ({what})')
                 if not _equal(found, own[key]):
                     raise ValueError(
                         f'the checkpoint has a {what}: '
@@ -143,7 +143,10 @@ def _equal(found: Tensor, own: Tensor) -> bool:
 def _difference(found: Tensor, own: Tensor) -> str:
     """Tell where two tensors differ first."""
     if max(found.ndim, own.ndim) < 2:
-        return f'{_rounded(found)}, but {_rounded(own)}'
+        texts = [str(_rounded(value)) for value in (found, own)]
+        if texts[0] == texts[1]:
+            texts = [str(value.tolist()) for value in (found, own)]
+        return ', but '.join(texts)
     if found.shape != own.shape:
         return f'shape {tuple(found.shape)}, but {tuple(own.shape)}'
     row = int((found.to(own) != own).any(1).nonzero()[0])

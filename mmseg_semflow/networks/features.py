@@ -10,6 +10,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Union
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.extras import MissingExtraError
 from mmseg_semflow.registry import MODELS
 
@@ -235,6 +236,7 @@ class TimmFeatures(FeatureNetwork):
 
 
 @MODELS.register_module()
+@checked
 class InceptionFeatures(FeatureNetwork):
     """torch-fidelity's Inception-v3, for pictures of any size from 75 pixels.
 
@@ -268,7 +270,14 @@ class InceptionFeatures(FeatureNetwork):
         self.requires_grad_(False).train(False)
 
     def forward(self, pixels: Tensor) -> List[Tensor]:
-        """See :meth:`FeatureNetwork.forward`."""
+        """See :meth:`FeatureNetwork.forward`.
+
+        Raises:
+            ValueError: If a side has fewer than 75 pixels.
+        """
+        if min(pixels.shape[-2:]) < 75:
+            raise ValueError('height and width must be >= 75 pixels for '
+                             f'InceptionFeatures, but got {tuple(pixels.shape[-2:])}')
         # Trained on (levels - 128) / 128.
         x = (127.5 * (pixels + 1) - 128) / 128
         maps = []

@@ -240,6 +240,7 @@ def _member(part: Dict[str, Tensor]) -> str:
     encodes = '0.weight' in part
     numbers = [int(key.split('.')[0]) for key in part if key[0].isdigit()]
     latent = part.get(f'{max(numbers, default=0)}.bias' if encodes else '1.weight')
-    channels = 0 if latent is None else latent.shape[0 if encodes else 1]
+    known = latent is not None and latent.ndim == (1 if encodes else 4)
+    channels = latent.shape[0 if encodes else 1] if known else 0
     pooled = any('.pool.' in key for key in part)
     return MEMBERS.get((channels, pooled), 'no known member of the family')

@@ -1,13 +1,25 @@
 """Styles: what all synthesised pictures shall look like."""
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
+from typing import (
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Condition, Network
 from mmseg_semflow.models import SemFlowModel
 from mmseg_semflow.registry import MODELS
@@ -265,28 +277,39 @@ class TextStyle(Style):
         return dict(style_text=self.texts[number % len(self.texts)])
 
 
+# What references were encoded to: a synthesizer is made for every few pictures.
+_REFERENCES: 'WeakKeyDictionary[SemFlowModel, dict]' = WeakKeyDictionary()
+
+
+class _References(NamedTuple):
+    """Names of reference pictures, their styles (N, 2 C), a digest, the unreadable."""
+
+    names: List[str]
+    styles: Tensor
+    source: str
+    failed: Dict[str, str]
+
+
 @MODELS.register_module()
+@checked
 class TokenStyle(Style):
     """Give pictures the style tokens of reference pictures, in turn.
 
     For a model that was trained with a :class:`StyleToken`, which then gets mean and
     deviation of the latents of a reference in place of those of a training picture.
     Of several references, sample number i gets number i modulo their count. They are
-    encoded once for a model, when it is checked.
+    encoded once for a model, when the first picture is drawn or the first attribute
+    is read. Unreadable ones are logged, and the others used.
 
     Args:
         pictures (str | Path): A file, or a folder with its subfolders.
         size (Tuple[int, int], optional): Height and width in pixels to which they are
             resized first. Defaults to None, their own sizes.
 
-    Attributes:
-        failed (Dict[str, str]): The pictures that could not be read, with the reason;
-            the others are used.
-
     Raises:
-        FileNotFoundError: If there is nothing at the path, when a model is checked.
-        ValueError: If the size breaks its rule; or, when a model is checked, there is
-            no picture that can be read, or the model has no ``StyleToken``.
+        FileNotFoundError: If there is nothing at the path, when they are encoded.
+        ValueError: If the size breaks its rule; when a model is checked, if it has no
+            ``StyleToken``; when they are encoded, if none can be read.
     """
 
     def __init__(self,
@@ -297,32 +320,49 @@ class TokenStyle(Style):
                 f'size must be (height, width), both >= 1, but got {size}')
         self.pictures = Path(pictures)
         self.size = size and tuple(size)
-        self.failed: Dict[str, str] = {}
         self._semflow: Optional[SemFlowModel] = None
 
-    @torch.no_grad()
     def check_model(self, semflow: SemFlowModel) -> None:
         """See :meth:`Style.check_model`."""
-        if semflow is self._semflow:
-            return
-        token = next((w for w in semflow.wrappers if hasattr(w, 'condition_of')), None)
-        if token is None:
+        if not any(hasattr(wrapper, 'condition_of') for wrapper in semflow.wrappers):
             raise ValueError(
                 f'the style token of {self.pictures} is for a model that was trained '
                 'with tokens, but the wrappers of this config have no StyleToken')
-        source = hashlib.sha256(repr(self.size).encode())
-        names, styles = [], []
-        for file, z0 in _encoded(semflow, self.pictures, self.size, self.failed):
-            source.update(file.read_bytes())
-            names.append(file.name)
-            styles.append(token.condition_of(z0)['style'])
-        self._semflow, self._names = semflow, names
-        self._styles, self._source = torch.cat(styles), source.hexdigest()[:16]
+        self._semflow = semflow
+
+    @torch.no_grad()
+    def _references(self) -> _References:
+        of_model = _REFERENCES.setdefault(self._semflow, {})
+        key = str(self.pictures), self.size
+        if key not in of_model:
+            token = next(
+                w for w in self._semflow.wrappers if hasattr(w, 'condition_of'))
+            source = hashlib.sha256(repr(self.size).encode())
+            names, styles, failed = [], [], {}
+            for file, z0 in _encoded(self._semflow, self.pictures, self.size, failed):
+                source.update(file.read_bytes())
+                names.append(
+                    file.name if file == self.pictures
+                    else file.relative_to(self.pictures).as_posix())
+                styles.append(token.condition_of(z0)['style'])
+            # Of mmengine, which what is exported does without.
+            from mmengine.logging import print_log
+            for reason in failed.values():
+                print_log(f'TokenStyle leaves out {reason}', 'current',
+                          logging.WARNING)
+            of_model[key] = _References(
+                names, torch.cat(styles), source.hexdigest()[:16], failed)
+        return of_model[key]
+
+    @property
+    def failed(self) -> Dict[str, str]:
+        """Dict[str, str]: The pictures that could not be read, with the reason."""
+        return self._references().failed
 
     @property
     def settings(self) -> dict:
         """dict: See :attr:`Style.settings`."""
-        return dict(type=type(self).__name__, source=self._source)
+        return dict(type=type(self).__name__, source=self._references().source)
 
     def wrap(self, network: Network) -> Network:
         """See :meth:`Style.wrap`; the condition is all that changes."""
@@ -330,11 +370,13 @@ class TokenStyle(Style):
 
     def condition(self, numbers: Sequence[int]) -> Condition:
         """See :meth:`Style.condition`."""
-        return dict(style=self._styles[[n % len(self._styles) for n in numbers]])
+        styles = self._references().styles.to(self._semflow.device)
+        return dict(style=styles[[n % len(styles) for n in numbers]])
 
     def record(self, number: int) -> dict:
         """See :meth:`Style.record`."""
-        return dict(style_token=self._names[number % len(self._names)])
+        names = self._references().names
+        return dict(style_token=names[number % len(names)])
 
 
 class Styles(Style):

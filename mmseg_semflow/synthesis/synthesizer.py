@@ -237,6 +237,9 @@ class Synthesizer(ImageSampler):
                 f'{codec.amplitude}: a smaller one gives dim images, a larger '
                 'one overexposed ones (SemFlow, Fig. 8)',
                 stacklevel=2)
+        if noise_gain and num_samples < 2:
+            raise ValueError('noise_gain compares samples of a mask: num_samples must '
+                             f'be >= 2, but got {num_samples}')
         if isinstance(style, dict):
             style = MODELS.build(style)
         if style is not None:

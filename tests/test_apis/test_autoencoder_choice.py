@@ -143,6 +143,10 @@ def test_the_tools(cfg, tmp_path, call_tool, monkeypatch):
     table = Path('work_dirs/codecs/codecs.md').read_text()
     assert table in said and len(table.splitlines()) == 2 + 5 * 2
     assert '| 6,10 spread | 1 0.5 |' in table
+    for wrong in ('-1', 'nan', '0.5,', 'a'):
+        said = call_tool(
+            'compare_codecs.py', 'config.py', f'--latent-noise={wrong}', fails=True)
+        assert f"'{wrong}' must be deviations >= 0" in said
     said = call_tool('latent_statistics.py', 'config.py', '--device', 'cpu')
     assert 'pictures  mean' in said and 'std=[' in said
     said = call_tool('latent_statistics.py', 'config.py', '--num-images', 0, fails=True)

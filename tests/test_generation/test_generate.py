@@ -1,5 +1,6 @@
 """A labelled set, through the tool."""
 
+import copy
 import json
 import os
 import re
@@ -26,7 +27,7 @@ from mmseg_semflow.generation.filters import CycleFilter
 from mmseg_semflow.generation.generate import flip_of_training, scale_of_training
 from mmseg_semflow.generation.labelled_set import LabelledSet, RealPairs
 from mmseg_semflow.synthesis import Synthesizer
-from mmseg_semflow.synthesis.pictures import read_note
+from mmseg_semflow.synthesis.pictures import read_note, write_picture
 from tiny import META, network_cfg, save_checkpoint, street_dataset, write_sd_folder
 
 ROOT = Path(__file__).parents[2]
@@ -118,19 +119,53 @@ def test_the_mix_takes_the_transforms_of_the_segmentor(make, files, tmp_path):
     cfg.train_dataloader.dataset.pipeline[1].reduce_zero_label = True
     cfg.dump(files[0])
     make('set')
-    (tmp_path / 'mixed.py').write_text('''
-_base_ = ['config.py', 'set/dataset.py']
-for part in _base_.mixed_dataset.datasets:
-    part.dataset.pipeline = _base_.test_pipeline
-train_dataloader = dict(dataset=dict(_base_.mixed_dataset, _delete_=True))
-''')
+    # As the file says it.
+    head = (tmp_path / 'set/dataset.py').read_text().splitlines()
+    last, *lines = [line[4:] for line in head if line.startswith('#   ')]
+    (tmp_path / 'mixed.py').write_text('\n'.join([
+        "_base_ = ['config.py', 'set/dataset.py']",
+        f'_base_.train_pipeline = {cfg.train_dataloader.dataset.pipeline}',
+        *lines, last
+    ]))
     own = Config.fromfile(tmp_path / 'set/dataset.py').mixed_dataset
     assert [part.dataset.pipeline[1] for part in own.datasets] == [
         dict(type='LoadAnnotations', reduce_zero_label=True),
         dict(type='LoadAnnotations')
     ]
     taken = Config.fromfile(tmp_path / 'mixed.py').train_dataloader.dataset
-    assert [part.dataset.pipeline for part in taken.datasets] == [cfg.test_pipeline] * 2
+    for part, reduces in zip(taken.datasets, (True, False), strict=True):
+        expected = copy.deepcopy(cfg.train_dataloader.dataset.pipeline)
+        expected[1].reduce_zero_label = reduces
+        assert part.dataset.pipeline == expected
+    assert not {'real', 'generated'} & Config.fromfile(tmp_path / 'mixed.py').keys()
+
+
+def test_a_set_of_before_with_exchanged_labels_is_not_continued(make, files):
+    """Its crops looked for the class that a flip had exchanged."""
+    cfg = Config.fromfile(files[0])
+    cfg.train_dataloader.dataset.pipeline.insert(
+        -1, dict(type='RandomFlip', prob=0.5, swap_seg_labels=[(3, 4)]))
+    cfg.dump(files[0])
+    out = make('set', count=1)
+    settings = json.loads((out / 'settings.json').read_text())
+    assert settings.pop('crops') == 'after the flip'
+    (out / 'settings.json').write_text(json.dumps(settings))
+    (out / 'fitted.json').unlink()
+    said = make('set', count=1, fails=True)
+    assert 'a set of other settings: crops was None' in said
+
+
+def test_notes_of_before_get_what_a_set_shares(make):
+    out = make('set', count=2)
+    expected = manifest_of(out)
+    path = out / 'img_dir/train/000000.png'
+    note = json.loads(read_note(path))
+    assert note.pop('seed') == 0 and 'style' in note
+    del note['style']
+    write_picture(path, cv2.imread(str(path))[..., ::-1], json.dumps(note))
+    (out / 'manifest.jsonl').unlink()
+    make('set', count=2)
+    assert manifest_of(out) == expected
 
 
 def test_a_mix_counts_what_is_kept(make, run_tool):

@@ -445,6 +445,8 @@ def test_what_breaks_a_rule_of_the_perceptual_loss(trunks, tmp_path):
     pytest.importorskip('lpips')
     with pytest.raises(ValueError, match=r"one of \['alex', 'vgg'\], but got 'res'"):
         MODELS.build(dict(type='LPIPSLoss', net='res', weights=''))
+    with pytest.raises(ValueError, match='weights .* None'):
+        MODELS.build(dict(type='LPIPSLoss', weights=None))
     loss = MODELS.build(dict(type='LPIPSLoss', weights=trunks['alex'][1]))
     with pytest.raises(ValueError, match='alex.pth must be that of .*vgg16'):
         loss.train()

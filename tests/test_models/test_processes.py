@@ -427,6 +427,15 @@ def test_uniform_noise_on_the_mask_latent():
     torch.testing.assert_close(found, 0.7 * 12**0.5 * (expected - 0.5))
 
 
+def test_uniform_noise_of_several_sizes():
+    noise = octave_noise(torch.zeros(4000, 1, 5, 5), (0., 1.), density='uniform')
+    torch.testing.assert_close(
+        noise.var(0), torch.ones(1, 5, 5), rtol=0.1, atol=0)
+    # At the corners as drawn, between four of them more like a normal one.
+    assert noise[..., ::2, ::2].abs().max() <= 3**0.5
+    assert 3**0.5 < noise[..., 1, 1].abs().max() <= 2 * 3**0.5
+
+
 def test_noise_of_several_sizes():
     """Its deviation is the same everywhere, its structure as wide as it says."""
     sizes = (0.5, 0., 0., 0.8)
@@ -526,7 +535,8 @@ def test_other_noise_than_trained_with_is_refused():
     uniform = ROOT_MODELS.build(semflow_cfg(**process_cfg(
         'semflow', dict(mask_noise=0.5, noise_density='uniform'))))
     uniform.load_state_dict(uniform.state_dict())
-    with pytest.raises(ValueError, match="it has no 'process.noise_is_uniform'"):
+    with pytest.raises(ValueError, match=(
+            r"it has no 'process.noise_is_uniform' \(process of other noise_density")):
         uniform.load_state_dict(build[0.5].state_dict())
     with pytest.raises(ValueError, match="'process.noise_is_uniform' is .* nothing in"):
         build[0.5].load_state_dict(uniform.state_dict())

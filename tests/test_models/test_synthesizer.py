@@ -186,6 +186,8 @@ def test_evaluate_gives_what_metrics_compare(semflow):
 
 def test_spreads_of_samples_and_of_their_starts(semflow):
     """In latents, which are the pixels here."""
+    with pytest.raises(ValueError, match='num_samples must be >= 2, but got 1'):
+        Synthesizer(semflow, 3, noise_gain=True)
     synthesizer = Synthesizer(semflow, 3, num_samples=3, seed=5, noise_gain=True)
     image = torch.randint(0, 256, (3, 8, 12), dtype=torch.uint8)
     found = synthesizer.evaluate(image, labels(8, 12))

@@ -81,6 +81,8 @@ def test_inception_is_that_of_the_distance(inception_file):
     pixels = torch.rand(1, 3, 75, 80, requires_grad=True)
     network(pixels)[-1].sum().backward()
     assert pixels.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match=r'>= 75 pixels .* got \(74, 80\)'):
+        network(torch.rand(1, 3, 74, 80))
 
 
 def test_another_file_than_that_of_inception(tmp_path):

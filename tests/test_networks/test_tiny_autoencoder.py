@@ -128,6 +128,14 @@ def test_a_part_of_another_width(tmp_path):
         build(weights=str(tmp_path / 'tae')).init_weights()
 
 
+def test_a_file_of_something_else(tmp_path):
+    write(build(), tmp_path / 'tae')
+    torch.save({'1.weight': torch.zeros(3)}, tmp_path / 'tae_decoder.pth')
+    with pytest.raises(ValueError, match=(
+            'tae_decoder.pth is the decoder of no known member of the family, but')):
+        build(weights=str(tmp_path / 'tae')).init_weights()
+
+
 def test_half_a_pair(tmp_path):
     write(build(), tmp_path / 'tae')
     (tmp_path / 'tae_decoder.pth').unlink()

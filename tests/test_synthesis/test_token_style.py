@@ -18,6 +18,7 @@ from mmseg_semflow.synthesis import (
     Synthesizer,
     TokenStyle,
 )
+from mmseg_semflow.synthesis import style as style_module
 from mmseg_semflow.synthesis.pictures import read_note
 from tiny import semflow_cfg
 
@@ -141,12 +142,18 @@ def test_settings_tell_references_apart(semflow, pictures):
 
 
 def test_they_are_encoded_once_for_a_model(semflow, pictures, monkeypatch):
-    style, encode, calls = TokenStyle(pictures), semflow.encode, []
+    """And not before they are needed: a model may get its weights later."""
+    encode, calls = style_module._encoded, []
     monkeypatch.setattr(
-        semflow, 'encode', lambda pixels: calls.append(1) or encode(pixels))
-    for _ in range(2):
-        Synthesizer(semflow, 2, style=Styles([style]))
-    assert len(calls) == 3
+        style_module, '_encoded', lambda *args: calls.append(1) or encode(*args))
+    cfg = dict(type='TokenStyle', pictures=str(pictures))
+    synthesizers = [
+        Synthesizer(semflow, 1, style=style) for style in (cfg, Styles(
+            [TokenStyle(pictures)]), cfg)]
+    assert not calls
+    for synthesizer in synthesizers:
+        synthesizer(torch.zeros(8, 8, dtype=torch.long))
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize('wrappers', [
@@ -160,12 +167,13 @@ def test_a_model_without_tokens_is_refused(pictures, wrappers):
 
 def test_wrong_references(semflow, pictures, tmp_path):
     with pytest.raises(FileNotFoundError, match='missing: there is no such file'):
-        checked(semflow, tmp_path / 'missing')
+        checked(semflow, tmp_path / 'missing').record(0)
     (tmp_path / 'a.jpg').write_bytes(b'broken')
     with pytest.raises(ValueError, match='holds no picture that can be read: .*a.jpg'):
-        checked(semflow, tmp_path / 'a.jpg')
-    with pytest.raises(ValueError, match=r'size must be \(height, .* got \(4,\)'):
-        TokenStyle(pictures, (4, ))
+        checked(semflow, tmp_path / 'a.jpg').record(0)
+    for size in ((4, ), 4):
+        with pytest.raises(ValueError, match=r'size .*4'):
+            TokenStyle(pictures, size)
 
 
 @pytest.fixture
@@ -248,6 +256,27 @@ def test_a_config_has_references_which_the_option_replaces(
     token_files(dict(type='TokenStyle', pictures=str(pictures)))
     _, unread = SemFlowInferencer(*files, device='cpu').styled_synthesizer()
     assert list(unread) == [str(pictures / 'c.png')]
+
+
+def test_the_style_of_a_config_stays_beside_pictures(token_files, files, pictures):
+    token_files(dict(type='TokenStyle', pictures=str(pictures / 'a.png')))
+    inferencer = SemFlowInferencer(*files, device='cpu')
+    style = inferencer.styled_synthesizer(pictures / 'b.png')[0].style
+    assert [type(part) for part in style.styles] == [TokenStyle, LatentStatistics]
+    assert style.record(0) == dict(style_token='a.png')
+    # What an option replaces need not be there.
+    token_files(dict(type='TokenStyle', pictures=str(pictures / 'missing')))
+    inferencer = SemFlowInferencer(*files, device='cpu')
+    style = inferencer.styled_synthesizer(token=pictures / 'b.png')[0].style
+    assert style.record(0) == dict(style_token='b.png')
+
+
+def test_names_in_subfolders_are_told_apart(semflow, pictures):
+    (pictures / 'deep').mkdir()
+    (pictures / 'c.png').rename(pictures / 'deep/a.png')
+    style = checked(semflow, pictures)
+    names = {style.record(number)['style_token'] for number in range(3)}
+    assert names == {'a.png', 'b.png', 'deep/a.png'}
 
 
 def test_tokens_beside_other_styles(token_files, files, pictures):

@@ -6,6 +6,7 @@ from typing import List, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
+from mmseg_semflow.arguments import checked
 from mmseg_semflow.extras import MissingExtraError
 from mmseg_semflow.networks.features import LPIPS_TRUNKS, lpips_network, weights_file
 from mmseg_semflow.networks.pretrained import read_weights
@@ -115,6 +116,7 @@ class FeatureLoss(FrozenNetworkLoss):
 
 
 @MODELS.register_module()
+@checked
 class LPIPSLoss(FrozenNetworkLoss):
     """Mean LPIPS (Zhang et al., CVPR 2018), version 0.1, of two batches.
 

@@ -58,7 +58,8 @@ class RectifiedFlow(Process):
             vary over 1, 2, 4, ... elements, see :func:`octave_noise`. Defaults to
             0, the paper.
         noise_density (str): Density of that noise, ``'normal'`` or
-            ``'uniform'``, which goes no further than sqrt(3) sigma. Defaults to
+            ``'uniform'``: white noise then goes no further than sqrt(3) sigma,
+            wider noise, between its corners, to twice that. Defaults to
             ``'normal'``.
         clean_fraction (float): Part of a batch in [0, 1) that gets no noise of
             ``mask_noise`` although its t is between the ends; those after the
