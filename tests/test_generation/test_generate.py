@@ -143,8 +143,9 @@ def test_the_mix_takes_the_transforms_of_the_segmentor(make, files, tmp_path):
 def test_a_set_of_before_with_exchanged_labels_is_not_continued(make, files):
     """Its crops looked for the class that a flip had exchanged."""
     cfg = Config.fromfile(files[0])
-    cfg.train_dataloader.dataset.pipeline.insert(
-        -1, dict(type='RandomFlip', prob=0.5, swap_seg_labels=[(3, 4)]))
+    flip, = (transform for transform in cfg.train_dataloader.dataset.pipeline
+             if transform.type == 'RandomFlip')
+    flip.swap_seg_labels = [(3, 4)]
     cfg.dump(files[0])
     out = make('set', count=1)
     settings = json.loads((out / 'settings.json').read_text())
