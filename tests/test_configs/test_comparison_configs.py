@@ -29,7 +29,10 @@ from tiny import VAE, write_sd_folder
 COMMON = dict(camvid='camvid', toy='toy_street')
 # What sets are generated from and serve: other pictures, compared by
 # tools/downstream.py.
-PARTS = [name for name in COMPARED if 'by_day' in name or 'tenth' in name]
+PARTS = [
+    name for name in COMPARED
+    if any(part in name for part in ('by_day', 'tenth', 'quarter'))
+]
 BUDGETED = [name for name in COMPARED
             if name.rsplit('_', 1)[1] in COMMON and name not in PARTS]
 # Those on the pictures of semflow_camvid_taef2, in whatever iterations.
