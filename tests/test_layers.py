@@ -33,7 +33,7 @@ ALLOWED = {
     },
     'models/data_preprocessor.py': {'torch', 'mmengine', 'mmseg', 'flow'},
     'models/losses': {
-        'torch', 'mmengine', 'arguments', 'extras', 'flow', 'networks', 'registry',
+        'torch', 'mmengine', 'arguments', 'flow', 'networks', 'registry',
         'safe_loading', 'models'
     },
     'models/processes': {

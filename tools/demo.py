@@ -16,7 +16,6 @@ from _startup import imports, run
 ROOT = Path(__file__).parents[1]
 PACKAGES = ('torch', 'mmengine', 'mmsegmentation', 'diffusers', 'transformers')
 NUM_SAMPLES = 3
-NUM_SHOWN = 5
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,11 +81,10 @@ def main() -> None:
     print('\nsynthesising images from masks', flush=True)
     inferencer = SemFlowInferencer(cfg, checkpoint, channel_order='rgb')
     synthesis = evaluate_synthesis(inferencer.model, args.num_masks)
-    dataset = runner.test_dataloader.dataset
     write_bytes(
         work_dir / 'gallery.png',
-        make_gallery(inferencer, dataset, range(min(NUM_SHOWN, len(dataset))),
-                     NUM_SAMPLES, args.num_steps[0]))
+        make_gallery(inferencer, runner.test_dataloader.dataset,
+                     num_samples=NUM_SAMPLES, num_steps=args.num_steps[0]))
     results = dict(
         miou_by_num_steps=miou,
         synthesis=synthesis,

@@ -44,9 +44,8 @@ def main() -> None:
     inferencer = SemFlowInferencer(
         cfg, args.checkpoint, args.device, channel_order='rgb')
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    images = args.images or range(min(5, len(dataset)))
     write_bytes(args.out, make_gallery(
-        inferencer, dataset, images, args.num_samples, seed=args.seed))
+        inferencer, dataset, args.images, args.num_samples, seed=args.seed))
     print(f'wrote {args.out}')
 
 

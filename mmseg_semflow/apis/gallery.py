@@ -14,7 +14,7 @@ from .inferencer import SemFlowInferencer
 
 def make_gallery(inferencer: SemFlowInferencer,
                  dataset: BaseDataset,
-                 indices: Sequence[int],
+                 indices: Optional[Sequence[int]] = None,
                  num_samples: int = 3,
                  num_steps: Optional[int] = None,
                  seed: int = 0) -> bytes:
@@ -23,7 +23,8 @@ def make_gallery(inferencer: SemFlowInferencer,
     Args:
         inferencer (SemFlowInferencer): Of RGB images.
         dataset (BaseDataset): With the images and labels.
-        indices (Sequence[int]): Which of them, one for each column.
+        indices (Sequence[int], optional): Which of them, one for each column.
+            Defaults to None, the first five.
         num_samples (int): Images synthesised for each mask. Defaults to 3.
         num_steps (int, optional): Of the segmentation. Defaults to None, that of
             the config.
@@ -35,6 +36,8 @@ def make_gallery(inferencer: SemFlowInferencer,
     Raises:
         ValueError: If an index is none of the data set's.
     """
+    if indices is None:
+        indices = range(min(5, len(dataset)))
     for index in indices:
         if not 0 <= index < len(dataset):
             raise ValueError(f'indices must be in [0, {len(dataset)}), the images of '

@@ -238,13 +238,13 @@ class SemFlowInferencer:
             styles.append(TextStyle(self.semflow, texts))
         size = kwargs.get('base_size') or plain.size
         own = plain.style
-        if token is None and isinstance(own, TokenStyle):
-            styles.append(own)
-        elif token is not None:
-            styles.append(TokenStyle(token, size))
-            styles[-1].check_model(self.semflow)
-        for style in styles:
-            unread.update(getattr(style, 'failed', {}))
+        tokens = own if isinstance(own, TokenStyle) else None
+        if token is not None:
+            tokens = TokenStyle(token, size)
+            tokens.check_model(self.semflow)
+        if tokens is not None:
+            unread.update(tokens.failed)
+            styles.append(tokens)
         if pictures is not None:
             style, failed = LatentStatistics.of_pictures(
                 self.semflow, pictures, strength, size)

@@ -94,7 +94,6 @@ class LabelMaps:
         print(flush=True)
         return counts
 
-
     def check_held(self, labels: Optional[Sequence[int]],
                    classes: Sequence[str]) -> None:
         """Check that some map holds each of some classes.

@@ -143,14 +143,18 @@ def _equal(found: Tensor, own: Tensor) -> bool:
 def _difference(found: Tensor, own: Tensor) -> str:
     """Tell where two tensors differ first."""
     if max(found.ndim, own.ndim) < 2:
-        texts = [str(_rounded(value)) for value in (found, own)]
-        if texts[0] == texts[1]:
-            texts = [str(value.tolist()) for value in (found, own)]
-        return ', but '.join(texts)
+        return ', but '.join(_texts(found, own))
     if found.shape != own.shape:
         return f'shape {tuple(found.shape)}, but {tuple(own.shape)}'
     row = int((found.to(own) != own).any(1).nonzero()[0])
-    return f'{_rounded(found[row])} of class {row}, but {_rounded(own[row])}'
+    return f' of class {row}, but '.join(_texts(found[row], own[row]))
+
+
+def _texts(found: Tensor, own: Tensor) -> List[str]:
+    """Write two tensors, rounded unless that makes them the same."""
+    texts = [str(_rounded(value)) for value in (found, own)]
+    return texts if texts[0] != texts[1] else [
+        str(value.tolist()) for value in (found, own)]
 
 
 def _rounded(value: Tensor) -> Union[bool, float, list]:

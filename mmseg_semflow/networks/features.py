@@ -5,7 +5,7 @@ import warnings
 from abc import abstractmethod
 from importlib import import_module
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Union
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,40 @@ def weights_file(who: str, weights: Union[str, Path], source: str) -> Path:
             f'weights of {who} must be a file of {source}, but there is no '
             f'{path.absolute()}')
     return path
+
+
+def published_network(who: str, library: str,
+                      build: Callable[[Dict[str, Tensor]], nn.Module],
+                      weights: Union[str, Path], url: str) -> nn.Module:
+    """Build a network of the extra ``metrics`` with its published weights.
+
+    What is sampled for it is not taken from the random numbers of a training.
+
+    Args:
+        who (str): What needs it.
+        library (str): What ``build`` imports.
+        build (Callable): Makes the network of the weights.
+        weights (str | Path): Path of the file.
+        url (str): Where it is published.
+
+    Returns:
+        nn.Module: The network.
+
+    Raises:
+        MissingExtraError: If the library is not installed.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read or is of another network.
+    """
+    path = weights_file(who, weights, url)
+    state = read_weights(path)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return build(state)
+    except ImportError as error:
+        raise MissingExtraError(who, library, 'metrics', error) from error
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(
+            f'{path} must be that of {url}, but: {error!s:.300}') from error
 
 
 def inception_network(state: Dict[str, Tensor]) -> nn.Module:
@@ -255,18 +289,10 @@ class InceptionFeatures(FeatureNetwork):
 
     def __init__(self, weights: str) -> None:
         super().__init__()
-        path = weights_file(type(self).__name__, weights, INCEPTION_URL)
-        state = read_weights(path)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                self.network = inception_network(state)
-        except ImportError as error:
-            raise MissingExtraError('InceptionFeatures', 'torch_fidelity', 'metrics',
-                                    error) from error
-        except RuntimeError as error:
-            raise ValueError(f'{path} must be that of {INCEPTION_URL}, but: '
-                             f'{error!s:.300}') from error
-        self.basis = f'Inception-v3 of torch-fidelity ({path.name})'
+        self.network = published_network(
+            type(self).__name__, 'torch_fidelity', inception_network, weights,
+            INCEPTION_URL)
+        self.basis = f'Inception-v3 of torch-fidelity ({Path(weights).name})'
         self.requires_grad_(False).train(False)
 
     def forward(self, pixels: Tensor) -> List[Tensor]:

@@ -178,14 +178,15 @@ class TinyAutoencoder(FrozenAutoencoder):
         else:
             parts = {name: _file_of(folder, name) for name in ('encoder', 'decoder')}
             found = {name: read_weights(path) for name, path in parts.items()}
+        wanted = _named(self.latent_channels, self.pooled)
         for name, path in parts.items():
-            own = getattr(self, name)
-            if _member(found[name]) != _member(own.state_dict()):
+            member = _member(found[name])
+            if member != wanted:
                 raise ValueError(
-                    f'{path} is the {name} of {_member(found[name])}, but the config '
-                    f'has latent_channels={self.latent_channels} and '
-                    f'pooled={self.pooled}, those of {_member(own.state_dict())}')
-            load_matching(own, found[name], str(path))
+                    f'{path} is the {name} of {member}, but the config has '
+                    f'latent_channels={self.latent_channels} and '
+                    f'pooled={self.pooled}, those of {wanted}')
+            load_matching(getattr(self, name), found[name], str(path))
 
     def _scaled(self, values: List[float], like: Tensor) -> Tensor:
         return torch.tensor(values, device=like.device).view(1, -1, 1, 1)
@@ -234,13 +235,17 @@ def _from_diffusers(weights: Dict[str, Tensor]) -> Dict[str, Dict[str, Tensor]]:
     return found
 
 
+def _named(channels: int, pooled: bool) -> str:
+    return MEMBERS.get((channels, pooled), 'no known member of the family')
+
+
 def _member(part: Dict[str, Tensor]) -> str:
     """Name the members of the family that an encoder or a decoder may be of."""
-    # A decoder has its first convolution behind a layer without weights.
-    encodes = '0.weight' in part
     numbers = [int(key.split('.')[0]) for key in part if key[0].isdigit()]
-    latent = part.get(f'{max(numbers, default=0)}.bias' if encodes else '1.weight')
-    known = latent is not None and latent.ndim == (1 if encodes else 4)
-    channels = latent.shape[0 if encodes else 1] if known else 0
-    pooled = any('.pool.' in key for key in part)
-    return MEMBERS.get((channels, pooled), 'no known member of the family')
+    # A decoder has its first convolution behind a layer without weights.
+    key, axis, ndim = ((f'{max(numbers)}.bias', 0, 1) if '0.weight' in part else
+                       ('1.weight', 1, 4))
+    latent = part.get(key)
+    known = latent is not None and latent.ndim == ndim
+    return _named(
+        latent.shape[axis] if known else 0, any('.pool.' in key for key in part))

@@ -324,7 +324,9 @@ class TokenStyle(Style):
 
     def check_model(self, semflow: SemFlowModel) -> None:
         """See :meth:`Style.check_model`."""
-        if not any(hasattr(wrapper, 'condition_of') for wrapper in semflow.wrappers):
+        self._token = next(
+            (w for w in semflow.wrappers if hasattr(w, 'condition_of')), None)
+        if self._token is None:
             raise ValueError(
                 f'the style token of {self.pictures} is for a model that was trained '
                 'with tokens, but the wrappers of this config have no StyleToken')
@@ -335,8 +337,6 @@ class TokenStyle(Style):
         of_model = _REFERENCES.setdefault(self._semflow, {})
         key = str(self.pictures), self.size
         if key not in of_model:
-            token = next(
-                w for w in self._semflow.wrappers if hasattr(w, 'condition_of'))
             source = hashlib.sha256(repr(self.size).encode())
             names, styles, failed = [], [], {}
             for file, z0 in _encoded(self._semflow, self.pictures, self.size, failed):
@@ -344,7 +344,7 @@ class TokenStyle(Style):
                 names.append(
                     file.name if file == self.pictures
                     else file.relative_to(self.pictures).as_posix())
-                styles.append(token.condition_of(z0)['style'])
+                styles.append(self._token.condition_of(z0)['style'])
             # Of mmengine, which what is exported does without.
             from mmengine.logging import print_log
             for reason in failed.values():

@@ -1,15 +1,18 @@
 """How different two pictures look to a frozen network."""
 
 from abc import abstractmethod
+from functools import partial
 from typing import List, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from mmseg_semflow.arguments import checked
-from mmseg_semflow.extras import MissingExtraError
-from mmseg_semflow.networks.features import LPIPS_TRUNKS, lpips_network, weights_file
-from mmseg_semflow.networks.pretrained import read_weights
+from mmseg_semflow.networks.features import (
+    LPIPS_TRUNKS,
+    lpips_network,
+    published_network,
+)
 from mmseg_semflow.registry import MODELS
 
 
@@ -27,6 +30,18 @@ class FrozenNetworkLoss(nn.Module):
     @abstractmethod
     def make_network(self) -> nn.Module:
         """Build the frozen network."""
+
+    @abstractmethod
+    def forward(self, pixels: Tensor, target: Tensor) -> Tensor:
+        """Compute the difference.
+
+        Args:
+            pixels (Tensor): RGB, about [-1, 1], shape (B, 3, H, W).
+            target (Tensor): The same; no gradient passes to it.
+
+        Returns:
+            Tensor: A scalar.
+        """
 
     def build_network(self) -> nn.Module:
         """Give the frozen network, built by the first call."""
@@ -82,14 +97,7 @@ class FeatureLoss(FrozenNetworkLoss):
         return MODELS.build(self.network_cfg)
 
     def forward(self, pixels: Tensor, target: Tensor) -> Tensor:
-        """Compute the difference.
-
-        Args:
-            pixels (Tensor): RGB, about [-1, 1], shape (B, 3, H, W).
-            target (Tensor): The same; no gradient passes to it.
-
-        Returns:
-            Tensor: A scalar.
+        """See :meth:`FrozenNetworkLoss.forward`.
 
         Raises:
             ValueError: If there are more or fewer weights than maps.
@@ -146,27 +154,12 @@ class LPIPSLoss(FrozenNetworkLoss):
 
     def make_network(self) -> nn.Module:
         """See :meth:`FrozenNetworkLoss.make_network`."""
-        url = LPIPS_TRUNKS[self.net][0]
-        path = weights_file(type(self).__name__, self.weights, url)
-        state = read_weights(path)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                return lpips_network(self.net, state)
-        except ImportError as error:
-            raise MissingExtraError('LPIPSLoss', 'lpips', 'metrics', error) from error
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(
-                f'{path} must be that of {url}, but: {error!s:.300}') from error
+        return published_network(
+            type(self).__name__, 'lpips', partial(lpips_network, self.net),
+            self.weights, LPIPS_TRUNKS[self.net][0])
 
     def forward(self, pixels: Tensor, target: Tensor) -> Tensor:
-        """Compute the distance.
-
-        Args:
-            pixels (Tensor): RGB, about [-1, 1], shape (B, 3, H, W).
-            target (Tensor): The same; no gradient passes to it.
-
-        Returns:
-            Tensor: A scalar.
+        """See :meth:`FrozenNetworkLoss.forward`.
 
         Raises:
             ValueError: If the pictures are too small for the network.
