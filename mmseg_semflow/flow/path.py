@@ -1,5 +1,6 @@
 """The probability path between image latents and mask latents."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Sequence, Tuple, Union
 
@@ -154,7 +155,14 @@ class RectifiedFlowPath:
             else:
                 turn.copy_(
                     time_quantile(density, turn.uniform_(generator=generator)))
-        t[:self.num_at_start(batch_size)].zero_()
+        starts = self.num_at_start(batch_size)
+        if starts == batch_size and (1 - self.start_fraction) * batch_size > 0.25:
+            warnings.warn(
+                f'start_fraction={self.start_fraction} of a batch of {batch_size} is '
+                'all of it: every t is 0, and no other is trained. Take a larger '
+                'batch, or start_fraction=0',
+                stacklevel=2)
+        t[:starts].zero_()
         t[batch_size - self.num_at_end(batch_size):].fill_(1.)
         return t
 

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 
@@ -72,6 +74,16 @@ def test_a_part_of_the_batch_starts_at_zero(fraction, batch_size, expected):
     t = path.sample_time(batch_size)
     assert path.num_at_start(batch_size) == expected
     assert (t[:expected] == 0).all() and (t[expected:] > 0).all()
+
+
+@pytest.mark.parametrize('fraction, batch_size, told', [
+    (0.5, 1, True), (0.95, 8, True), (0.375, 2, False), (0.99, 8, False)])
+def test_a_batch_that_only_starts_is_told(fraction, batch_size, told):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        RectifiedFlowPath(start_fraction=fraction).sample_time(batch_size)
+    assert [f'start_fraction={fraction} of a batch of {batch_size} is all of it'
+            in str(warning.message) for warning in caught] == [True] * told
 
 
 @pytest.mark.parametrize('start, end, batch_size, at_end', [
