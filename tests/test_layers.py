@@ -33,7 +33,7 @@ ALLOWED = {
     },
     'models/data_preprocessor.py': {'torch', 'mmengine', 'mmseg', 'flow'},
     'models/losses': {
-        'torch', 'mmengine', 'arguments', 'flow', 'networks', 'registry',
+        'torch', 'mmengine', 'arguments', 'flow', 'networks', 'pixels', 'registry',
         'safe_loading', 'models'
     },
     'models/processes': {
@@ -58,8 +58,8 @@ ALLOWED = {
     'datasets/shards.py': {'mmengine', 'fsspec', 'pyarrow', 'extras'},
     'datasets': {*TOOLBOX, 'safetensors', 'flow', 'files', 'datasets'},
     'evaluation': {
-        'torch', 'numpy', 'mmengine', 'mmseg', 'torchmetrics', 'extras', 'networks',
-        'safe_loading', 'evaluation'
+        'torch', 'numpy', 'mmengine', 'mmseg', 'torchmetrics', 'arguments', 'extras',
+        'networks', 'safe_loading', 'evaluation'
     },
     'engine/synthesis_eval_hook.py': {'torch', 'mmengine', 'synthesis'},
     'engine/visualizer.py': {'numpy', 'cv2', 'mmengine', 'mmseg', 'synthesis'},

@@ -5,12 +5,11 @@ from typing import Any, Dict, List, Optional
 
 import numpy as np
 import torch
-from mmengine.registry import METRICS, DefaultScope
-from mmseg.apis import inference_model, init_model
+from mmengine.registry import METRICS
 from mmseg.evaluation import IoUMetric
-from torch import Tensor, nn
 
 from .base import SynthesisMetric
+from .judge import SegmentorJudge
 
 
 @METRICS.register_module()
@@ -44,9 +43,7 @@ class MaskConsistency(SynthesisMetric):
                  checkpoint: Optional[str] = None,
                  **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.segmentor = segmentor
-        self.checkpoint = checkpoint
-        self.network: Optional[nn.Module] = None
+        self.judge: Optional[SegmentorJudge] = None
         self.keys += ('gt_label_map', )
         if segmentor is None and checkpoint is None:
             self.keys += ('sample_label_maps', )
@@ -55,9 +52,7 @@ class MaskConsistency(SynthesisMetric):
         if segmentor is None or checkpoint is None:
             raise ValueError('segmentor and checkpoint must be given together, '
                              f'but got {segmentor!r} and {checkpoint!r}')
-        if not Path(segmentor).is_file():
-            raise ValueError(
-                f'segmentor must be the path of a config, but got {segmentor!r}')
+        self.judge = SegmentorJudge(segmentor, checkpoint)
         # What is not on this machine (https://...) mmengine looks for.
         if '://' not in checkpoint and not Path(checkpoint).is_file():
             self.leave_out(f'there is no file {Path(checkpoint).absolute()}; '
@@ -76,10 +71,10 @@ class MaskConsistency(SynthesisMetric):
 
     def measure(self, sample: dict) -> dict:
         """Count the pixels of every class on the samples of one mask."""
-        if self.segmentor is None:
+        if self.judge is None:
             label_maps = sample['sample_label_maps']
         else:
-            label_maps = self.segment(sample['samples'])
+            label_maps = self.judge(sample['samples'], self.num_classes)
         target = sample['gt_label_map'].to(label_maps.device)
         areas = [
             torch.stack(
@@ -90,27 +85,6 @@ class MaskConsistency(SynthesisMetric):
         ]
         # As float32 a sum beyond 2^24 pixels would be rounded.
         return dict(areas=torch.stack(areas).double().sum(0))
-
-    def segment(self, samples: Tensor) -> Tensor:
-        """Label samples (K, 3, H, W) by the segmentor: (K, H, W)."""
-        # Its parts are looked for in the default scope, which may be mmagic's,
-        # and init_model changes that for good.
-        with DefaultScope.overwrite_default_scope('mmseg'):
-            if self.network is None:
-                with torch.random.fork_rng(devices=[]):
-                    self.network = init_model(
-                        self.segmentor, self.checkpoint, str(samples.device))
-                found = len(self.network.dataset_meta['classes'])
-                if found != self.num_classes:
-                    raise ValueError(
-                        f'segmentor {self.segmentor} must have as many classes '
-                        f'as the dataset, {self.num_classes}, but has {found}')
-            # BGR, as mmsegmentation reads its files.
-            images = samples.flip(1).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-            return torch.cat([
-                inference_model(self.network, image).pred_sem_seg.data
-                for image in images
-            ])
 
     def summarize(self, measures: List[dict]) -> Dict[str, float]:
         """Compute mIoU and the accuracy of all pixels."""

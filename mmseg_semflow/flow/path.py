@@ -88,7 +88,8 @@ class RectifiedFlowPath:
             each end. Defaults to ``'uniform'``, the paper.
         start_fraction (float): Part of a batch in [0, 1) that gets t = 0
             instead, where the first step of every segmentation is made; at
-            least one sample unless it is 0. Defaults to 0, the paper.
+            least one sample unless it is 0. A warning tells if that is all of a
+            small batch. Defaults to 0, the paper.
         end_fraction (float): Part that gets t = 1, where every synthesis
             begins; at least one sample unless it is 0 or all others start.
             Defaults to 0, the paper.

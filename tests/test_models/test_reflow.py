@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
+from mmseg.models import BaseSegmentor
 from test_losses import batch, build, loss_of
 from torch import nn
 
@@ -12,6 +13,22 @@ from tiny import network_cfg, process_cfg, save_checkpoint, segmentor_cfg
 MATCHING = dict(type='MatchingLoss')
 NOISY = dict(type='RectifiedFlow', mask_noise=0.5)
 PRECONDITIONED = dict(type='EndStdPreconditioning', end_std=(0.5, 1.))
+
+
+@MODELS.register_module()
+class RoadEverywhere(BaseSegmentor):
+    """A segmentor whose answer is label 1."""
+
+    def __init__(self, **kwargs):
+        super().__init__(data_preprocessor=dict(type='SegDataPreProcessor'))
+        self.align_corners = False
+
+    def predict(self, inputs, data_samples):
+        logits = torch.zeros(len(inputs), 5, *inputs.shape[2:])
+        logits[:, 1] = 1
+        return self.postprocess_result(logits, data_samples)
+
+    extract_feat = encode_decode = loss = _forward = None
 
 
 @pytest.fixture
@@ -119,7 +136,33 @@ def test_pairs_whose_labels_drift_are_left_out(teacher):
     assert kept.sum() == 2
 
 
+def test_a_judge_decides_what_is_left_out(teacher, tmp_path):
+    """A segmentor that finds road everywhere keeps what is road by a half."""
+    config, checkpoint = tmp_path / 'road.py', tmp_path / 'road.pth'
+    config.write_text("model = dict(type='RoadEverywhere')\n"
+                      "test_pipeline = [dict(type='LoadImageFromFile'),"
+                      " dict(type='PackSegInputs')]\n")
+    torch.save(
+        dict(state_dict={}, meta=dict(dataset_meta=dict(classes=tuple('abcde')))),
+        checkpoint)
+    judge = dict(
+        type='SegmentorJudge', segmentor=str(config), checkpoint=str(checkpoint))
+    model = student(
+        teacher, num_steps=1, last_fraction=1., min_agreement=0.5, judge=judge)
+    images, masks, labels = batch(model)
+    labels[:] = 0
+    for index, share in enumerate((0., 0.4, 0.6, 1.)):
+        labels[index].view(-1)[:round(share * labels[index].numel())] = 1
+    labels[1, :, -1] = 255
+    _, z1 = model.encode_pair(images, masks)
+    *_, kept = model.losses[1].draw(model, z1, labels)
+    assert kept.tolist() == [0, 0, 1, 1]
+    assert not [key for key in model.state_dict() if 'judge' in key]
+
+
 @pytest.mark.parametrize('change, match', [
+    (dict(judge=dict(type='SegmentorJudge', segmentor='x.py', checkpoint='x.pth')),
+     'judge of ReflowLoss decides by min_agreement, but that is 0'),
     (dict(last_fraction=0.), r'last_fraction of ReflowLoss must be in \(0, 1\]'),
     (dict(end_fraction=1.5), r'end_fraction of ReflowLoss must be in \(0, 1\]'),
     (dict(min_agreement=2.), r'min_agreement of ReflowLoss must be in \[0, 1\]'),

@@ -1,6 +1,6 @@
 """Distillation for few steps: the flow between what the flow itself drew."""
 
-from typing import TYPE_CHECKING, Any, Dict
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch.func import functional_call
 
 from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Network, RectifiedFlowPath
+from mmseg_semflow.pixels import to_uint8
 from mmseg_semflow.registry import MODELS
 
 from ..checkpoint_guard import PREFIX, weights_of
@@ -47,10 +48,12 @@ class ReflowLoss(TrainingLoss):
         end_fraction (float): Part of the drawn that is trained at t = 1, where
             synthesis begins, at least one; the others at uniform t. Defaults
             to 0.5.
-        min_agreement (float): In [0, 1]. Pairs are left out if one step of the
-            model in training finds less than this share of the labels, void
-            apart, in the picture: labels that drift are not learned. Defaults
-            to 0, none.
+        min_agreement (float): In [0, 1]. Pairs are left out if the judge finds less
+            than this share of the labels, void apart, in the picture: labels that
+            drift are not learned. Defaults to 0, none.
+        judge (dict, optional): Config of what labels pictures, such as a
+            :class:`SegmentorJudge` that was trained on real ones. Defaults to None,
+            one step of the model in training, which knows its own mistakes least.
         name (str): Logged as ``loss_`` and this, beside the share of pairs that
             count, this and ``_kept``. Defaults to ``'reflow'``.
 
@@ -69,6 +72,7 @@ class ReflowLoss(TrainingLoss):
                  num_steps: int = 10,
                  end_fraction: float = 0.5,
                  min_agreement: float = 0.,
+                 judge: Optional[dict] = None,
                  name: str = 'reflow') -> None:
         super().__init__()
         for key, value in dict(
@@ -87,7 +91,12 @@ class ReflowLoss(TrainingLoss):
         self.last_fraction = last_fraction
         self.num_steps = num_steps
         self.end_fraction = end_fraction
+        if judge is not None and not min_agreement:
+            raise ValueError('a judge of ReflowLoss decides by min_agreement, but that '
+                             'is 0: set it, or leave out the judge')
         self.min_agreement = min_agreement
+        # Not a part of the model: checkpoints do not hold it.
+        self._judge = None if judge is None else MODELS.build(judge)
         self.name = name
         self._weights: Dict[str, Tensor] = {}
 
@@ -139,13 +148,20 @@ class ReflowLoss(TrainingLoss):
         z0 = states[-1]
         kept = torch.ones(len(z0), device=z0.device)
         if self.min_agreement:
-            found = model.velocity(z0, torch.zeros_like(kept), None) + z0
-            labels = model.latents_to_logits(found, z0).argmax(1)
+            labels = self._label(model, z0)
             valid = label_maps != model.codec.ignore_index
             agreed = (labels == label_maps) & valid
             share = agreed.sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
             kept = (share >= self.min_agreement).to(z0.dtype)
         return states[0], z0, kept
+
+    def _label(self, model: 'SemFlowModel', z0: Tensor) -> Tensor:
+        """Find the labels (B, H, W) of pictures by their latents."""
+        if self._judge is not None:
+            pixels = to_uint8(model.autoencoder.decode(z0))
+            return self._judge(pixels, model.codec.num_classes)
+        found = model.velocity(z0, torch.zeros(len(z0), device=z0.device), None) + z0
+        return model.latents_to_logits(found, z0).argmax(1)
 
     def _teacher_of(self, model: 'SemFlowModel') -> Network:
         """Give the velocity by the teacher's weights, read by the first call."""
