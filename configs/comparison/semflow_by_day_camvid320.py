@@ -1,10 +1,9 @@
-# The recipe in TAEF2's latents on CamVid's pictures of the day, with mmsegmentation's
+# semflow_white_noise_camvid320 on CamVid's pictures of the day, with mmsegmentation's
 # colour augmentation before they are encoded, tested at dusk. Its codes and weights of
 # classes are those that were chosen on all of train.
 _base_ = [
-    '../semflow/semflow_taef2-unet_1xb8-3600_camvid-256x320.py',
-    '../_base_/datasets/camvid_dusk.py',
-    '../_base_/models/taef2_white_noise.py'
+    './semflow_white_noise_camvid320.py',
+    '../_base_/datasets/camvid_dusk.py'
 ]
 train_pipeline = [
     *_base_.train_pipeline[:-1],
@@ -17,14 +16,10 @@ train_dataloader = dict(
 test_dataloader = _base_.at_dusk
 losses = _base_.model.semflow.losses
 losses[-1].begin = 2000
-model = dict(semflow=dict(**_base_.white_noise, losses=losses))
+model = dict(semflow=dict(losses=losses))
 max_iters = 2600
 param_scheduler = [
     _base_.param_scheduler[0],
     dict(_base_.param_scheduler[1], end=max_iters)
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
-# Without the style of the recipe, which knows pictures at dusk.
-synthesis = dict(style=None)
-custom_hooks = _base_.custom_hooks
-custom_hooks[-1].synthesis.update(synthesis)

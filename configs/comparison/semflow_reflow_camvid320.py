@@ -1,7 +1,7 @@
-# semflow_camvid_taef2 upon its own checkpoint, distilled to draw in one step what it
-# drew in three. It wants the same cache.
-_base_ = '../semflow_camvid_taef2.py'
-load_from = 'work_dirs/semflow_camvid_taef2/iter_3600.pth'
+# semflow_white_noise_camvid320 upon its own checkpoint, distilled to draw in one step
+# what it drew in three. It wants the same cache.
+_base_ = './semflow_white_noise_camvid320.py'
+load_from = 'work_dirs/semflow_white_noise_camvid320/iter_3600.pth'
 matching, refiner_loss, _ = _base_.model.semflow.losses
 model = dict(
     semflow=dict(
@@ -22,6 +22,6 @@ param_scheduler = [
     dict(_base_.param_scheduler[1], begin=20, end=max_iters)
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
-synthesis = dict(num_steps=1, style=None)
+synthesis = dict(num_steps=1)
 custom_hooks = _base_.custom_hooks
 custom_hooks[-1].synthesis.update(synthesis)
