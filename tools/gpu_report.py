@@ -1,7 +1,7 @@
 """Measure what a GPU does with SemFlow, in a fixed order of worth.
 
 Tests on the device, the training step, the authors' released step, inference,
-memory, a training on CamVid, the data pipeline: each in a process of its own and
+memory, the data pipeline, a training on CamVid: each in a process of its own and
 within its own time limit. Results are written as they are measured, a JSON and a log
 per part and all of it in gpu.md; the same command goes on where it was ended.
 docs/performance.md has more. Examples:
@@ -20,7 +20,7 @@ from pathlib import Path
 from _startup import imports, run
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ('tests', 'step', 'released', 'inference', 'memory', 'camvid', 'pipeline')
+PARTS = ('tests', 'step', 'released', 'inference', 'memory', 'pipeline', 'camvid')
 
 
 def parse_args() -> argparse.Namespace:

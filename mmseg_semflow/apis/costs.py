@@ -190,8 +190,8 @@ def estimate_training_memory(cfg: Config,
     Returns:
         Dict[str, int]: ``parameters``, ``gradients``, ``optimizer``, ``ema``,
         ``autoencoder``, ``ddp_buckets``, ``activations`` (what the encoding,
-        or forward and backward pass, need besides, at their worst moment) and
-        ``total``, their sum.
+        forward and backward pass, or the optimizer's step need besides, at
+        their worst moment) and ``total``, their sum.
 
     Raises:
         ValueError: If the config does not say how large the images are.
@@ -218,6 +218,11 @@ def estimate_training_memory(cfg: Config,
     with step.mode, counter:
         loss.backward()
     peaks.append(counter.peak - trained)
+    optimizer = cfg.optim_wrapper.optimizer
+    if optimizer.type in ('Adam', 'AdamW') and not optimizer.get(
+            'fused') and optimizer.get('foreach') is not False:
+        # On a GPU torch then has the roots of all second moments at once.
+        peaks.append(trained)
     memory['activations'] = max(0, *peaks)
     memory['total'] = sum(memory.values())
     return memory

@@ -19,6 +19,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from torch import Tensor, nn
+from torch.autograd import DeviceType
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_semflow.apis.costs import Size, count_flops, training_size
@@ -470,9 +471,14 @@ class Benchmark:
             if row['part'] in flops:
                 row['share_of_peak'] = self._share_of_peak(
                     flops[row['part']], row['seconds'])
-        key = 'self_device_time_total' if CUDA else 'self_cpu_time_total'
-        events = {e.key: getattr(e, key) for e in profile.key_averages()}
-        total = sum(events.values())
+        # On a GPU its kernels: operators have the time of theirs as well.
+        events = {
+            e.key: e.self_device_time_total if CUDA else e.self_cpu_time_total
+            for e in profile.key_averages()
+            if not CUDA or e.device_type == DeviceType.CUDA and not e.is_user_annotation
+        }
+        # A profiler that may not look at the GPU finds none.
+        total = sum(events.values()) or 1
         self.tables['operators'] = [
             dict(operator=name, share=events[name] / total)
             for name in sorted(events, key=events.get)[:-num_operators - 1:-1]

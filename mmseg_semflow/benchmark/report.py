@@ -108,6 +108,11 @@ class PartResults:
         self.found['cases'][name] = case
         self._write()
 
+    def drop(self, name: str) -> None:
+        """Forget a case, which is then measured again."""
+        if self.found['cases'].pop(name, None) is not None:
+            self._write()
+
     def rows(self, table: str) -> List[Row]:
         """List the rows of all cases in one table, with the case's name."""
         return [

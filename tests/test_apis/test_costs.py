@@ -1,5 +1,7 @@
 """Memory and FLOPs from tensors without data, against closed forms."""
 
+import copy
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -53,6 +55,19 @@ def test_the_estimate_by_part(cfg):
     assert found['optimizer'] == found['gradients']
     assert found['autoencoder'] == frozen and found['ddp_buckets'] == 0
     assert found['ema'] == found['parameters'] + frozen
+
+
+def test_adamw_has_all_roots_at_once(cfg):
+    """On a GPU, unless it is fused: of a wide network and a small picture, the most."""
+    cfg.model.semflow.network.unet.update(block_out_channels=(256, ))
+    found = estimate_training_memory(cfg, 1, (8, 8))
+    assert found['activations'] == found['gradients']
+    for option in (dict(fused=True), dict(foreach=False)):
+        changed = copy.deepcopy(cfg)
+        changed.optim_wrapper.optimizer.update(option)
+        less = estimate_training_memory(changed, 1, (8, 8))
+        assert 0 < less['activations'] < found['activations']
+        assert less['optimizer'] == found['optimizer']
 
 
 def test_an_adapter_is_all_that_is_trained(cfg):

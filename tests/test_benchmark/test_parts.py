@@ -62,8 +62,8 @@ def column(results, table, key):
 
 def test_the_parts_of_the_command_are_these_in_order_of_worth():
     names = [part.name for part in PARTS]
-    assert names == ['tests', 'step', 'released', 'inference', 'memory', 'camvid',
-                     'pipeline']
+    assert names == ['tests', 'step', 'released', 'inference', 'memory', 'pipeline',
+                     'camvid']
     assert runpy.run_path(str(TOOL))['PARTS'] == tuple(names)
     page = (ROOT / 'docs/performance.md').read_text()
     rows = re.findall(r'^\| \d \| `(\w+)` \| (\d+) \|', page, re.MULTILINE)
@@ -113,14 +113,17 @@ def test_released(tmp_path, quick):
 
 def test_inference(tmp_path, quick):
     results = rehearse('inference', tmp_path)
-    assert quick == [{}, dict(mode='reduce-overhead')]
+    assert quick == [dict(mode='reduce-overhead'), {}]
     found = [(row['case'], row['num_steps'], row['batch_size'])
              for row in results.rows('inference')]
     assert found == [
-        *((case, n, batch) for case in ('bfloat16', 'bfloat16, channels_last')
-          for batch in (1, 2) for n in (1, 2)),
-        *((case, n, 1) for case in (
-            'bfloat16, compiled', 'bfloat16, CUDA graphs', 'float32') for n in (1, 2))
+        (case, n, batch) for case, batches in {
+            'bfloat16': (1, 2),
+            'bfloat16, CUDA graphs': (1, ),
+            'bfloat16, compiled': (1, ),
+            'bfloat16, channels_last': (1, 2),
+            'float32': (1, )
+        }.items() for batch in batches for n in (1, 2)
     ]
     assert column(results, 'synthesis', 'batch_size') == [1, 2] * 4
 
@@ -282,16 +285,21 @@ def test_camvid(tmp_path, monkeypatch):
     # What is there is not trained again.
     rehearse('camvid', out)
     assert len(called) == 6
+    # What is gone, as on another machine, is, from latents that are cached again.
+    (out / 'camvid/semflow/last_checkpoint').unlink()
+    rehearse('camvid', out)
+    assert [call[0] for call in called[6:]] == ['cache_latents.py', 'train.py']
 
 
 def test_longer_trainings_follow_their_pace(tmp_path, monkeypatch):
     """Equal time: as many iterations as fit, by the pace that was seen."""
-    written = {}
+    written, dtypes = {}, {}
 
     def run_tool(root, name, path, *args):
         if name == 'train.py':
             cfg = Config.fromfile(path)
             written[Path(path).stem] = cfg.train_cfg.max_iters
+            dtypes[Path(path).stem] = cfg.optim_wrapper.get('dtype')
             log = Path(cfg.work_dir) / 'run/vis_data/scalars.json'
             log.parent.mkdir(parents=True, exist_ok=True)
             seconds = 0.1 if 'semflow' in str(path) else 0.05
@@ -301,12 +309,24 @@ def test_longer_trainings_follow_their_pace(tmp_path, monkeypatch):
 
     monkeypatch.setattr(parts, 'run_tool', run_tool)
     monkeypatch.setattr(parts, '_compare', lambda *_: {})
-    monkeypatch.setattr(parts, 'CAMVID', {
-        name: parts.CAMVID[name] for name in ('semflow', 'segformer')})
+    # As on a GPU, where the recipes would train in float16.
+    monkeypatch.setattr(parts, 'CUDA', True)
     results = PartResults(tmp_path, 'camvid')
     parts.run_camvid(results, replace(REHEARSAL, train_seconds=60.), ROOT)
     assert written == dict(
-        semflow_trial=2, semflow=600, segformer_trial=2, segformer=1200)
+        semflow_trial=2, semflow=600, segformer_trial=2, segformer=1200,
+        maskformer_trial=2, maskformer=1200)
+    assert dtypes == {
+        name: 'float32' if 'maskformer' in name else 'bfloat16' for name in written}
+
+
+def test_what_a_tool_says_is_there_at_once(tmp_path, capfd):
+    tool = tmp_path / 'tools/fails.py'
+    tool.parent.mkdir()
+    tool.write_text('print("one", flush=True)\nraise SystemExit("no such thing")\n')
+    with pytest.raises(RuntimeError, match=r'fails\.py failed: no such thing'):
+        parts.run_tool(tmp_path, 'fails.py')
+    assert capfd.readouterr().out == 'one\nno such thing\n'
 
 
 @pytest.mark.process
@@ -322,6 +342,15 @@ def test_the_command_rehearses_goes_on_and_writes_a_page(tmp_path, call_tool):
     written = (out / 'pipeline.json').stat().st_mtime_ns
     call_tool(*call)
     assert (out / 'pipeline.json').stat().st_mtime_ns == written
+
+
+@pytest.mark.process
+def test_the_command_rehearses_what_needs_a_gpu(tmp_path, call_tool):
+    """The tests of the device and what memory takes, as they are."""
+    said = call_tool('gpu_report.py', '--rehearse', '--parts', 'tests', 'memory',
+                     '--out', tmp_path)
+    for name in ('tests', 'memory'):
+        assert f'"{name}": "done"' in said
 
 
 def test_the_command_wants_a_gpu_or_a_rehearsal(tmp_path, call_tool, monkeypatch):

@@ -258,6 +258,8 @@ def test_maskformer_of_the_paper_is_that_of_mmsegmentation():
     head.num_classes = 171
     head.loss_cls.class_weight = [1.] * 171 + [0.1]
     theirs.model.backbone.norm_cfg.type = 'BN'
+    # The same, see test_maskformer.py.
+    head.loss_mask.type = 'OneHotFocalLoss'
     assert differences(cfg.model, theirs.model) == []
     with torch.device('meta'):
         ours, theirs = (

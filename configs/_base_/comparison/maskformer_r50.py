@@ -1,5 +1,5 @@
 # MaskFormer as mmsegmentation's maskformer_r50-d32_8xb2-160k_ade20k-512x512.py has it.
-# The number of classes, which stands in num_classes and class_weight, is the config's.
+# Its focal loss computes on a GPU what it does on a CPU. The number of classes, which stands in num_classes and class_weight, is the config's.
 width = 256
 attention = dict(
     embed_dims=width, num_heads=8, attn_drop=0.1, proj_drop=0.1, batch_first=True)
@@ -44,7 +44,7 @@ model = dict(
                     ffn_drop=0.1))),
         loss_cls=dict(type='mmdet.CrossEntropyLoss'),
         loss_mask=dict(
-            type='mmdet.FocalLoss', use_sigmoid=True, loss_weight=20.),
+            type='OneHotFocalLoss', use_sigmoid=True, loss_weight=20.),
         loss_dice=dict(
             type='mmdet.DiceLoss',
             use_sigmoid=True,
