@@ -33,7 +33,7 @@ model = dict(
             end_fraction=0.125,
             time_grid=dict(image_to_mask=(10, 1))),
         # Deviations of the latents of pictures and of noisy masks.
-        wrappers=[dict(type='EndStdPreconditioning', end_std=(0.87, 1.1))],
+        wrappers=[dict(type='MaskPreconditioning', end_std=(0.87, 1.1))],
         refiner=dict(
             type='LatentRefiner', latent_channels=32, num_classes=11, scale=0.2),
         losses=[

@@ -19,7 +19,7 @@ from .features import (
     InceptionFeatures,
     TimmFeatures,
 )
-from .preconditioning import CleanEnds, EndStdPreconditioning
+from .preconditioning import CleanEnds, EndStdPreconditioning, MaskPreconditioning
 from .schedulers import build_scheduler, denoise, steps_of
 from .style_token import StyleToken
 from .text_prompt import TextPrompt
@@ -29,8 +29,8 @@ from .velocity_unet import VelocityUNet
 
 __all__ = [
     'CleanEnds', 'DCAutoencoder', 'DiffusersAutoencoder', 'EfficientNetLiteFeatures',
-    'EndStdPreconditioning', 'FeatureNetwork', 'Flux2Autoencoder',
-    'FrozenAutoencoder', 'InceptionFeatures', 'KLAutoencoder', 'LatentGaussian',
+    'EndStdPreconditioning', 'FeatureNetwork', 'Flux2Autoencoder', 'FrozenAutoencoder',
+    'InceptionFeatures', 'KLAutoencoder', 'LatentGaussian', 'MaskPreconditioning',
     'PatchAutoencoder', 'StyleToken', 'TextPrompt', 'TimmFeatures', 'TinyAutoencoder',
     'VelocityTransformer', 'VelocityUNet', 'build_scheduler', 'denoise', 'steps_of'
 ]

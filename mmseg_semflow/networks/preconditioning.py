@@ -39,14 +39,31 @@ class EndStdPreconditioning(nn.Module):
 
     # The targets that it is derived for, see ``Process.target``.
     targets = ('velocity', )
+    # In the state dict, so that a checkpoint knows how it was trained.
+    buffer = 'end_std'
 
     def __init__(self, end_std: Tuple[float, float]) -> None:
         super().__init__()
         if len(end_std) != 2 or min(end_std) <= 0:
             raise ValueError(
                 f'end_std must be two positive numbers, but got {end_std}')
-        # In the state dict, so that a checkpoint knows how it was trained.
-        self.register_buffer('end_std', torch.tensor(end_std).float())
+        self.register_buffer(self.buffer, torch.tensor(end_std).float())
+
+    def factors(self, s: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Compute what depends on t alone.
+
+        Args:
+            s (Tensor): Flow time in [0, 1].
+
+        Returns:
+            Tuple[Tensor, Tensor, Tensor]: The deviation of z_t, the part of z_t in
+            the velocity, and the factor of what the network predicts.
+        """
+        ends = getattr(self, self.buffer)
+        image, mask = (1 - s) * ends[0], s * ends[1]
+        std = (image**2 + mask**2).sqrt()
+        slope = (mask * ends[1] - image * ends[0]) / std**2
+        return std, slope, ends.prod() / std
 
     def forward(self,
                 network: Network,
@@ -66,12 +83,45 @@ class EndStdPreconditioning(nn.Module):
         Returns:
             Tensor: dz/dt, shape (B, C, h, w).
         """
-        s = t.float().view(-1, 1, 1, 1)
-        image, mask = (1 - s) * self.end_std[0], s * self.end_std[1]
-        std = (image**2 + mask**2).sqrt()
-        slope = (mask * self.end_std[1] - image * self.end_std[0]) / std**2
-        scale = self.end_std.prod() / std
+        std, slope, scale = self.factors(t.float().view(-1, 1, 1, 1))
         return slope * zt + scale * network(zt / std, t, condition)
+
+
+@MODELS.register_module()
+@checked
+class MaskPreconditioning(EndStdPreconditioning):
+    r"""Take away the mask alone, in place of both ends.
+
+    .. math::
+        v_\theta(z_t, t) = a_t z_t + c_t u_\theta\left(\frac{z_t}{\sigma_t}, t\right),
+        \quad a_t = t \frac{t \sigma_1^2}{\sigma_t^2}, \quad
+        c_t^2 = (1 - t a_t)^2 \sigma_1^2 + (1 + (1 - t) a_t)^2 \sigma_0^2
+
+    The second factor of :math:`a_t` is that of the best linear guess of :math:`z_1`
+    by :math:`z_t`. At t = 1 the network predicts the image alone, as with
+    :class:`EndStdPreconditioning`, so that nothing is left of the mask and its noise
+    in pictures; at t = 0 all of the velocity, as without either, which segments
+    better. For independent ends its target has unit variance at all t. Not in the
+    paper.
+
+    Args:
+        end_std (Tuple[float, float]): Standard deviations
+            :math:`\sigma_0, \sigma_1` of image and mask latents.
+
+    Raises:
+        ValueError: If ``end_std`` is not two positive numbers.
+    """
+
+    # Another one, so that a checkpoint of one kind is refused by the other.
+    buffer = 'end_std_of_masks'
+
+    def factors(self, s: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """See :meth:`EndStdPreconditioning.factors`."""
+        image, mask = getattr(self, self.buffer)
+        std = (((1 - s) * image)**2 + (s * mask)**2).sqrt()
+        slope = (s * mask / std)**2
+        of_mask, of_image = (1 - s * slope) * mask, (1 + (1 - s) * slope) * image
+        return std, slope, (of_mask**2 + of_image**2).sqrt()
 
 
 @MODELS.register_module()

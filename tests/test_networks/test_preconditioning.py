@@ -4,9 +4,11 @@ from mmengine.registry import MODELS
 
 from tiny import network_cfg
 
+KINDS = ('EndStdPreconditioning', 'MaskPreconditioning')
 
-def build(end_std):
-    return MODELS.build(dict(type='EndStdPreconditioning', end_std=end_std))
+
+def build(end_std, kind='EndStdPreconditioning'):
+    return MODELS.build(dict(type=kind, end_std=end_std))
 
 
 def ends(std, count=400000):
@@ -26,21 +28,23 @@ class Recorder:
         return torch.full_like(z, self.answer)
 
 
+@pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('t', [0., 0.13, 0.5, 0.9, 1.])
-def test_it_makes_a_unit_task_of_independent_ends(t):
-    """Input and target of the network: unit variance, uncorrelated."""
+def test_it_makes_a_unit_task_of_independent_ends(t, kind):
+    """Input and target of the network: unit variance; of both ends uncorrelated."""
     std = (0.4, 1.1)
     z0, z1 = ends(std)
     times = torch.full((len(z0), ), t)
     zt, velocity = (1 - t) * z0 + t * z1, z1 - z0
-    wrapper, network = build(std), Recorder(0.)
+    wrapper, network = build(std, kind), Recorder(0.)
     slope_part = wrapper(network, zt, times)
     assert network.z.std() == pytest.approx(1, abs=0.01)
     network.answer = 1.
     scale = wrapper(network, zt, times) - slope_part
     target = (velocity - slope_part) / scale
     assert target.std() == pytest.approx(1, abs=0.01)
-    assert (target * network.z).mean() == pytest.approx(0, abs=0.01)
+    if kind == 'EndStdPreconditioning' or t == 1:
+        assert (target * network.z).mean() == pytest.approx(0, abs=0.01)
 
 
 def test_the_network_predicts_the_other_end():
@@ -52,10 +56,32 @@ def test_the_network_predicts_the_other_end():
         torch.testing.assert_close(found, z1 - z0)
 
 
-def test_time_and_condition_are_passed_on():
+def test_of_masks_alone_the_network_predicts_the_velocity_at_the_image():
+    z0, z1 = torch.randn(2, 3, 4, 8, 8)
+    wrapper = build((0.3, 0.4), 'MaskPreconditioning')
+    for t, start, answer in ((0., z0, (z1 - z0) / 0.5), (1., z1, -z0 / 0.3)):
+        found = wrapper(lambda *_, answer=answer: answer, start,
+                        torch.full((3, ), t))
+        torch.testing.assert_close(found, z1 - z0)
+
+
+@pytest.mark.parametrize('t', [0.2, 0.5, 0.8])
+def test_what_is_taken_away_is_t_times_the_best_guess_of_the_mask(t):
+    """The guess by least squares, of many samples."""
+    std = (0.4, 1.1)
+    z0, z1 = ends(std)
+    zt = (1 - t) * z0 + t * z1
+    guess = (z1 * zt).mean() / zt.square().mean()
+    found = build(std, 'MaskPreconditioning')(
+        Recorder(0.), torch.ones(1, 1, 1, 1), torch.full((1, ), t))
+    assert found.item() == pytest.approx(t * guess.item(), abs=0.01)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_time_and_condition_are_passed_on(kind):
     network, t = Recorder(0.), torch.rand(2)
     condition = dict(prompt=torch.zeros(1))
-    build((0.5, 1.))(network, torch.zeros(2, 4, 8, 8), t, condition)
+    build((0.5, 1.), kind)(network, torch.zeros(2, 4, 8, 8), t, condition)
     assert network.t is t and network.condition is condition
 
 
@@ -65,18 +91,20 @@ def test_a_checkpoint_knows_its_preconditioning():
         network=network_cfg(),
         autoencoder=dict(type='PatchAutoencoder', factor=2),
         codec=dict(num_classes=5))
-    wrapped = MODELS.build(
-        dict(
-            cfg,
-            wrappers=[dict(type='EndStdPreconditioning', end_std=(0.5, 1))]))
+    wrapped, other = (
+        MODELS.build(dict(cfg, wrappers=[dict(type=kind, end_std=(0.5, 1))]))
+        for kind in KINDS)
     keys = wrapped.state_dict().keys() - MODELS.build(cfg).state_dict().keys()
     assert keys == {'wrappers.0.end_std'}
+    with pytest.raises(ValueError, match='another architecture: 2 keys differ'):
+        other.load_state_dict(wrapped.state_dict(), strict=False)
 
 
+@pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('end_std', [(0., 1.), (1., ), (1., 1., 1.), (1., -1.)])
-def test_bad_arguments(end_std):
+def test_bad_arguments(end_std, kind):
     with pytest.raises(ValueError, match='end_std must be two positive numbers'):
-        build(end_std)
+        build(end_std, kind)
 
 
 @pytest.mark.parametrize('t', [0., 0.01, 0.5, 0.77, 1.])
