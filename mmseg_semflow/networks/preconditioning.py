@@ -94,11 +94,10 @@ class MaskPreconditioning(EndStdPreconditioning):
 
     .. math::
         v_\theta(z_t, t) = a_t z_t + c_t u_\theta\left(\frac{z_t}{\sigma_t}, t\right),
-        \quad a_t = t \frac{t \sigma_1^2}{\sigma_t^2}, \quad
+        \quad a_t = \frac{t \sigma_1^2}{\sigma_t^2}, \quad
         c_t^2 = (1 - t a_t)^2 \sigma_1^2 + (1 + (1 - t) a_t)^2 \sigma_0^2
 
-    The second factor of :math:`a_t` is that of the best linear guess of :math:`z_1`
-    by :math:`z_t`. At t = 1 the network predicts the image alone, as with
+    :math:`a_t z_t` is the best linear guess of :math:`z_1` by :math:`z_t`. At t = 1 the network predicts the image alone, as with
     :class:`EndStdPreconditioning`, so that nothing is left of the mask and its noise
     in pictures; at t = 0 all of the velocity, as without either, which segments
     better. For independent ends its target has unit variance at all t. Not in the
@@ -119,7 +118,7 @@ class MaskPreconditioning(EndStdPreconditioning):
         """See :meth:`EndStdPreconditioning.factors`."""
         image, mask = getattr(self, self.buffer)
         std = (((1 - s) * image)**2 + (s * mask)**2).sqrt()
-        slope = (s * mask / std)**2
+        slope = s * (mask / std)**2
         of_mask, of_image = (1 - s * slope) * mask, (1 + (1 - s) * slope) * image
         return std, slope, (of_mask**2 + of_image**2).sqrt()
 
