@@ -97,11 +97,11 @@ class MaskPreconditioning(EndStdPreconditioning):
         \quad a_t = \frac{t \sigma_1^2}{\sigma_t^2}, \quad
         c_t^2 = (1 - t a_t)^2 \sigma_1^2 + (1 + (1 - t) a_t)^2 \sigma_0^2
 
-    :math:`a_t z_t` is the best linear guess of :math:`z_1` by :math:`z_t`. At t = 1 the network predicts the image alone, as with
-    :class:`EndStdPreconditioning`, so that nothing is left of the mask and its noise
-    in pictures; at t = 0 all of the velocity, as without either, which segments
-    better. For independent ends its target has unit variance at all t. Not in the
-    paper.
+    :math:`a_t z_t` is the best linear guess of :math:`z_1` by :math:`z_t`. At t = 1
+    the network predicts the image alone, as with :class:`EndStdPreconditioning`, so
+    that nothing is left of the mask and its noise in pictures; at t = 0 all of the
+    velocity, as without either, which segments better. For independent ends its
+    target has unit variance at all t. Not in the paper.
 
     Args:
         end_std (Tuple[float, float]): Standard deviations
