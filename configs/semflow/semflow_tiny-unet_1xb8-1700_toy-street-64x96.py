@@ -17,7 +17,7 @@ model = dict(
             time_grid=dict(image_to_mask=(10, 1))),
         network=dict(unet=dict(class_embed_type='identity')),
         wrappers=[
-            dict(type='EndStdPreconditioning', end_std=(0.5, 1.1)),
+            dict(type='MaskPreconditioning', end_std=(0.5, 1.1)),
             dict(
                 type='StyleToken',
                 latent_channels=48,
