@@ -87,7 +87,7 @@ synthesis = dict(
             0.64, 0.83, 1.03, 0.72, 0.68, 0.73, 1.07, 0.69, 0.67, 0.76, 0.68, 0.87, 0.8,
             0.97, 0.8, 0.81, 1.01, 0.75, 0.97
         ],
-        strength=0.3))
+        strength=0.15))
 custom_hooks = _base_.custom_hooks + [
     dict(
         type='SynthesisEvalHook',
