@@ -12,6 +12,7 @@ from mmseg_semflow.extras import MissingExtraError
 from mmseg_semflow.registry import MODELS
 
 try:
+    import mmdet  # noqa: F401
     from mmdet.models.losses import FocalLoss
 except ImportError as error:
     raise MissingExtraError('MaskFormer', 'mmdet', 'comparison',

@@ -43,7 +43,8 @@ def test_every_class_survives_any_perturbation(data):
 
 
 def _free_color(num_classes, divisions, spacing):
-    levels = torch.tensor([0., 127., 255.])
+    # Between all anchors, where they reach to the last level, or beyond them.
+    levels = torch.tensor([0., spacing // 2, 127., 255.])
     candidates = torch.cartesian_prod(levels, levels, levels)
     digits = torch.cartesian_prod(*[torch.arange(divisions)] * 3)[:num_classes]
     nearest = torch.cdist(candidates, spacing * digits.float()).amin(1)
