@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from contextlib import contextmanager
 from typing import Callable, Dict, Iterator, Mapping, Tuple, Type
 
@@ -97,6 +98,8 @@ def imports() -> Iterator[None]:
     os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(2**28))
     # Imported by mmagic, it would look for updates on the network.
     os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
+    # What imagecorruptions says, which mmdet imports, is for its authors.
+    warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
     gc.disable()
     try:
         yield
