@@ -428,13 +428,9 @@ def run_camvid(results: PartResults, sizes: Sizes, root: Path) -> None:
         return path
 
     def cache() -> Tables:
-        # What is there stays; it may be gone with another machine.
         run_tool(root, 'cache_latents.py',
                  write('semflow', 'semflow', sizes.trial))
         return {}
-
-    def is_trained(name: str) -> bool:
-        return results.has(name) and (folder / name / 'last_checkpoint').is_file()
 
     def pace(name: str) -> Tables:
         # No validation, which is not training.
@@ -460,8 +456,10 @@ def run_camvid(results: PartResults, sizes: Sizes, root: Path) -> None:
                     minutes=max_iters * sum(times) / len(times) / 60)
             ])
 
+    # Figures may outlive a machine, and with it what was trained and cached there;
+    # latents that are there stay.
     for name in CAMVID:
-        if not is_trained(name):
+        if not (folder / name / 'last_checkpoint').is_file():
             results.drop(name)
     if not results.has('semflow'):
         results.drop('latents')

@@ -1,5 +1,6 @@
 # MaskFormer as mmsegmentation's maskformer_r50-d32_8xb2-160k_ade20k-512x512.py has it.
-# Its focal loss computes on a GPU what it does on a CPU. The number of classes, which stands in num_classes and class_weight, is the config's.
+# Its focal loss computes on a GPU what it does on a CPU. The number of classes, which
+# stands in num_classes and class_weight, is the config's.
 width = 256
 attention = dict(
     embed_dims=width, num_heads=8, attn_drop=0.1, proj_drop=0.1, batch_first=True)
