@@ -64,6 +64,10 @@ def parse_args() -> argparse.Namespace:
     drawing.add_argument(
         '--style-strength', type=float, default=1., help='in [0, 1]; default: 1')
     drawing.add_argument(
+        '--style-by-class', action='store_true',
+        help='of --style: give every class the mean and deviation that it has in one '
+        'of these pictures, in which the model finds it')
+    drawing.add_argument(
         '--style-text', nargs='+', metavar='TEXT',
         help="words for a model that was trained with TextPrompt, such as 'foggy "
         "weather'; of several, picture i gets number i modulo their count; '' is "
@@ -96,6 +100,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
+    if args.style_by_class and args.style is None:
+        raise ValueError('--style-by-class needs --style, the pictures to look like')
     if args.choose == 'hard' and args.judge is None:
         raise ValueError('--choose hard needs --judge, which tells what is hard')
     with imports():
@@ -114,6 +120,7 @@ def main() -> None:
         choose=args.choose, temperature=args.temperature, classes=args.classes,
         scale=args.scale, flip=args.flip, paste=args.paste, size=args.size,
         style=args.style, style_strength=args.style_strength,
+        style_by_class=args.style_by_class,
         style_texts=args.style_text, style_token=args.style_token, judge=args.judge,
         min_agreement=args.min_agreement, device=args.device, rank=rank,
         world_size=world_size, **synthesis)

@@ -48,6 +48,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--style-strength', type=float, help='of --style, in [0, 1]; default: 1')
     parser.add_argument(
+        '--style-by-class', action='store_true',
+        help='of --style: give every class the mean and deviation that it has in one '
+        'of these pictures, in which the model finds it')
+    parser.add_argument(
         '--style-text', nargs='+', metavar='TEXT',
         help="words for a model that was trained with TextPrompt, such as 'foggy "
         "weather'; of several, sample i of every mask gets number i modulo their "
@@ -82,6 +86,8 @@ def main() -> None:
     args = parse_args()
     if args.style_strength is not None and args.style is None:
         raise ValueError('--style-strength needs --style, the pictures to look like')
+    if args.style_by_class and args.style is None:
+        raise ValueError('--style-by-class needs --style, the pictures to look like')
     if args.fusion and args.tile_size:
         raise ValueError('--fusion has windows of its own size: leave out --tile-size')
     with imports():
@@ -99,7 +105,8 @@ def main() -> None:
         given['base_size'] = args.fusion
     strength = 1. if args.style_strength is None else args.style_strength
     synthesizer, unread = inferencer.styled_synthesizer(
-        args.style, strength, args.style_text, args.style_token, **given)
+        args.style, strength, args.style_text, args.style_token, args.style_by_class,
+        **given)
     palette = None if args.palette is None else inferencer.palette
     if args.palette:
         from mmseg.utils import get_palette

@@ -21,6 +21,7 @@ from mmseg_semflow.export.settings import find_test_pipeline
 from mmseg_semflow.models import SemFlowModel
 from mmseg_semflow.models.segmentors import SemFlow
 from mmseg_semflow.synthesis import (
+    ClassStatistics,
     LatentStatistics,
     MultiResolutionFusion,
     Style,
@@ -211,6 +212,7 @@ class SemFlowInferencer:
                            strength: float = 1.,
                            texts: Optional[Sequence[str]] = None,
                            token: Union[str, Path, None] = None,
+                           by_class: bool = False,
                            **kwargs) -> Tuple[Synthesizer, Dict[str, str]]:
         """Make a synthesizer of pictures of a style.
 
@@ -224,12 +226,19 @@ class SemFlowInferencer:
             token (str | Path, optional): A file or a folder whose style tokens they
                 get, see :class:`TokenStyle`, in the size of the synthesis. Defaults to
                 None, those of the config, if any.
+            by_class (bool): Whether every class looks like that of one of the
+                pictures, see :class:`ClassStatistics`. Defaults to False.
             **kwargs: See :meth:`synthesizer`.
 
         Returns:
             Tuple[Synthesizer, Dict[str, str]]: The synthesizer, and the pictures
             that could not be read, with the reason.
+
+        Raises:
+            ValueError: If an argument breaks its rule.
         """
+        if by_class and pictures is None:
+            raise ValueError('a style by class needs the pictures that it is from')
         # Wrong arguments are told before the style is measured.
         plain = self.synthesizer(**kwargs)
         styles: List[Style] = []
@@ -245,7 +254,12 @@ class SemFlowInferencer:
         if tokens is not None:
             unread.update(tokens.failed)
             styles.append(tokens)
-        if pictures is not None:
+        if by_class:
+            style = ClassStatistics(pictures, size, strength)
+            style.check_model(self.semflow)
+            unread.update(style.failed)
+            styles.append(style)
+        elif pictures is not None:
             style, failed = LatentStatistics.of_pictures(
                 self.semflow, pictures, strength, size)
             unread.update(failed)

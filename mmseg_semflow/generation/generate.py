@@ -46,6 +46,7 @@ def generate_set(config: Union[str, Path, Config],
                  size: Optional[Sequence[int]] = None,
                  style: Union[str, Path, None] = None,
                  style_strength: float = 1.,
+                 style_by_class: bool = False,
                  style_texts: Optional[Sequence[str]] = None,
                  style_token: Union[str, Path, None] = None,
                  judge: Optional[Tuple[str, str]] = None,
@@ -79,6 +80,8 @@ def generate_set(config: Union[str, Path, Config],
         style (str | Path, optional): A picture or folder of pictures, see
             :class:`LatentStatistics`. Defaults to None.
         style_strength (float): How much of it, in [0, 1]. Defaults to 1.
+        style_by_class (bool): Whether every class looks like that of one of the
+            pictures, see :class:`ClassStatistics`. Defaults to False.
         style_texts (Sequence[str], optional): See :class:`TextStyle`. Defaults to
             None.
         style_token (str | Path, optional): A picture or folder of pictures, see
@@ -116,7 +119,7 @@ def generate_set(config: Union[str, Path, Config],
     if synthesis.get('base_size') is None:
         synthesis['size'] = size
     synthesizer, unread = inferencer.styled_synthesizer(
-        style, style_strength, style_texts, style_token, **synthesis)
+        style, style_strength, style_texts, style_token, style_by_class, **synthesis)
     _name_unread(unread, rank)
     if codec.ignore_index != 255:
         raise ValueError('the labels of a set have 255 for void, but ignore_index of '

@@ -221,23 +221,23 @@ class LabelledSet:
 
     def _draw(self, numbers: Sequence[int], wanted: Sequence[int]) -> None:
         views = [self.views(number) for number in numbers]
-        images = self.synthesizer.synthesize([
-            (torch.from_numpy(view.label_map.astype(np.int64)), number)
-            for number, view in zip(numbers, views, strict=True)
-        ])
-        for number, view, image in zip(numbers, views, images, strict=True):
+        requests = [(torch.from_numpy(view.label_map.astype(np.int64)), number)
+                    for number, view in zip(numbers, views, strict=True)]
+        images = self.synthesizer.synthesize(requests)
+        for request, view, image in zip(requests, views, images, strict=True):
+            number = request[1]
             if number not in wanted:
                 continue
             picture = np.ascontiguousarray(image.permute(1, 2, 0).cpu())
             scores = self.cycle(picture, view.label_map)
-            label_map, style = view.label_map, self.synthesizer.style
+            label_map = view.label_map
             if self.losses is not None:
                 label_map, scores['filtered'] = self.losses(picture, label_map)
             record = dict(
                 number=number,
                 **self._shared,
                 **view.record,
-                **(style.record(number) if style else {}),
+                **self._special(*request),
                 **scores,
                 void=round(float((label_map == 255).mean()), 4),
                 set=self.digest)
@@ -245,6 +245,13 @@ class LabelledSet:
             write_bytes(paths['ann'],
                         cv2.imencode('.png', label_map)[1].tobytes())
             write_picture(paths['img'], picture, json.dumps(record))
+
+    def _special(self, label_map: torch.Tensor, number: int) -> dict:
+        """Tell what is special to the style of a picture."""
+        style = self.synthesizer.style
+        if style is None:
+            return {}
+        return style.record(number, label_map, self.synthesizer.seed)
 
     def finish(self, num_images: int, min_agreement: float) -> Optional[List[dict]]:
         """Reject pictures, and write what describes the set, once all are there.

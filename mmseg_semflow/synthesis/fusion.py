@@ -10,8 +10,8 @@ from mmseg_semflow.flow import check_tiling
 from mmseg_semflow.models import SemFlowModel
 from mmseg_semflow.pixels import resize_labels
 
-from .style import check_velocity
-from .synthesizer import Request, Synthesizer
+from .style import Request, check_velocity
+from .synthesizer import Synthesizer
 
 # DGInStyle's 20000 pixels of a picture of 1024 x 1024.
 MIN_COMPONENT = 20000 / 1024**2

@@ -5,6 +5,7 @@ import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import (
+    Callable,
     Dict,
     Iterator,
     List,
@@ -28,6 +29,8 @@ from .pictures import list_pictures, read_rgb
 
 # Deviation below which a channel counts as flat, in the units of latents.
 MIN_STD = 1e-5
+# A label map, int64 of shape (H, W), and which of its samples is wanted.
+Request = Tuple[Tensor, int]
 
 
 def check_velocity(semflow: SemFlowModel, user: str) -> None:
@@ -49,13 +52,20 @@ class Style(ABC):
     """Change the velocity, so that pictures look in another way."""
 
     @abstractmethod
-    def wrap(self, network: Network) -> Network:
+    def wrap(self,
+             network: Network,
+             requests: Sequence[Request] = (),
+             seed: int = 0) -> Network:
         """Make another network of the network.
 
         Args:
             network (Callable): Maps the state zt, (B, C, h, w), of whole
                 pictures, the flow time t, float32 in [0, 1] of shape (B, ),
                 and a condition to the velocity.
+            requests (Sequence[Tuple[Tensor, int]]): The labels, (H, W), of the B
+                pictures, and which of their samples these are, from 0. Defaults to
+                none, for styles that do not depend on them.
+            seed (int): That of the synthesis. Defaults to 0.
 
         Returns:
             Callable: A network of the same arguments and results.
@@ -73,8 +83,21 @@ class Style(ABC):
         """
         return None
 
-    def record(self, number: int) -> dict:
-        """Tell what is special to a sample, as json has it; by default nothing."""
+    def record(self,
+               number: int,
+               label_map: Optional[Tensor] = None,
+               seed: int = 0) -> dict:
+        """Tell what is special to a sample.
+
+        Args:
+            number (int): Which of the samples, from 0.
+            label_map (Tensor, optional): Its labels, shape (H, W). Defaults to None,
+                for styles that do not depend on them.
+            seed (int): That of the synthesis. Defaults to 0.
+
+        Returns:
+            dict: As json has it; by default nothing.
+        """
         return {}
 
     @property
@@ -139,7 +162,7 @@ class LatentStatistics(Style):
             raise ValueError('mean and std must be finite and std >= 0, but got '
                              f'{mean if mean is None else mean.tolist()} and '
                              f'{std.tolist()}')
-        _check_strength(strength)
+        check_strength(strength)
         self.mean = mean
         self.std = std
         self.strength = float(strength)
@@ -179,11 +202,11 @@ class LatentStatistics(Style):
         """
         # Before what takes long.
         check_velocity(semflow, cls.__name__)
-        _check_strength(strength)
+        check_strength(strength)
         failed: Dict[str, str] = {}
         source = hashlib.sha256(repr(size and tuple(size)).encode())
         count, sums = 0, torch.zeros(2, semflow.autoencoder.latent_channels).double()
-        for file, z0 in _encoded(semflow, path, size, failed):
+        for file, _, z0 in encoded_pictures(semflow, path, size, failed):
             source.update(file.read_bytes())
             cells = z0[0].flatten(1).cpu().double()
             sums += torch.stack([cells.sum(1), cells.square().sum(1)])
@@ -208,24 +231,47 @@ class LatentStatistics(Style):
                 f'the style must have the statistics of {channels} channels, as '
                 f'the latents of the model, but got {len(self.std)}')
 
-    def wrap(self, network: Network) -> Network:
+    def wrap(self,
+             network: Network,
+             requests: Sequence[Request] = (),
+             seed: int = 0) -> Network:
         """See :meth:`Style.wrap`."""
 
-        def styled(zt: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
-            velocity = network(zt, t, condition)
-            s = t.view(-1, 1, 1, 1)
-            z0 = zt - s * velocity
-            change = self.strength * (self._normalize(z0) - z0)
-            return velocity - change / s.masked_fill(s == 0, torch.inf)
-
-        return styled
+        return move_ends(
+            network, lambda z0: self.strength * (self._normalize(z0) - z0))
 
     def _normalize(self, z0: Tensor) -> Tensor:
-        own_std, own_mean = torch.std_mean(
-            z0, (-2, -1), unbiased=False, keepdim=True)
         std = self.std.to(z0).view(-1, 1, 1)
-        mean = own_mean if self.mean is None else self.mean.to(z0).view(-1, 1, 1)
-        return (z0 - own_mean) / own_std.clamp(min=MIN_STD) * std + mean
+        mean = None if self.mean is None else self.mean.to(z0).view(-1, 1, 1)
+        return renormalized(z0, mean, std, (-2, -1))
+
+
+def move_ends(network: Network, change: Callable[[Tensor], Tensor]) -> Network:
+    """Let a velocity lead to another image.
+
+    Args:
+        network (Callable): See :meth:`Style.wrap`.
+        change (Callable): Tells what is added to the image latents, (B, C, h, w), that
+            the velocity leads to.
+
+    Returns:
+        Callable: The network, whose velocity at t = 0 stays.
+    """
+
+    def styled(zt: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
+        velocity = network(zt, t, condition)
+        s = t.view(-1, 1, 1, 1)
+        return velocity - change(zt - s * velocity) / s.masked_fill(s == 0, torch.inf)
+
+    return styled
+
+
+def renormalized(values: Tensor, mean: Optional[Tensor], std: Tensor,
+                 dim: Union[int, Tuple[int, ...]]) -> Tensor:
+    """Give values another mean, None for their own, and deviation along dimensions."""
+    own_std, own_mean = torch.std_mean(values, dim, unbiased=False, keepdim=True)
+    return (values - own_mean) / own_std.clamp(min=MIN_STD) * std + (
+        own_mean if mean is None else mean)
 
 
 class TextStyle(Style):
@@ -264,7 +310,10 @@ class TextStyle(Style):
         """dict: See :attr:`Style.settings`."""
         return dict(type=type(self).__name__, texts=self.texts)
 
-    def wrap(self, network: Network) -> Network:
+    def wrap(self,
+             network: Network,
+             requests: Sequence[Request] = (),
+             seed: int = 0) -> Network:
         """See :meth:`Style.wrap`; the condition is all that changes."""
         return network
 
@@ -272,13 +321,16 @@ class TextStyle(Style):
         """See :meth:`Style.condition`."""
         return dict(text=self.embeddings[[n % len(self.texts) for n in numbers]])
 
-    def record(self, number: int) -> dict:
+    def record(self,
+               number: int,
+               label_map: Optional[Tensor] = None,
+               seed: int = 0) -> dict:
         """See :meth:`Style.record`."""
         return dict(style_text=self.texts[number % len(self.texts)])
 
 
 # What references were encoded to: a synthesizer is made for every few pictures.
-_REFERENCES: 'WeakKeyDictionary[SemFlowModel, dict]' = WeakKeyDictionary()
+REFERENCES: 'WeakKeyDictionary[SemFlowModel, dict]' = WeakKeyDictionary()
 
 
 class _References(NamedTuple):
@@ -334,16 +386,15 @@ class TokenStyle(Style):
 
     @torch.no_grad()
     def _references(self) -> _References:
-        of_model = _REFERENCES.setdefault(self._semflow, {})
+        of_model = REFERENCES.setdefault(self._semflow, {})
         key = str(self.pictures), self.size
         if key not in of_model:
             source = hashlib.sha256(repr(self.size).encode())
             names, styles, failed = [], [], {}
-            for file, z0 in _encoded(self._semflow, self.pictures, self.size, failed):
+            for file, _, z0 in encoded_pictures(
+                    self._semflow, self.pictures, self.size, failed):
                 source.update(file.read_bytes())
-                names.append(
-                    file.name if file == self.pictures
-                    else file.relative_to(self.pictures).as_posix())
+                names.append(name_in(file, self.pictures))
                 styles.append(self._token.condition_of(z0)['style'])
             # Of mmengine, which what is exported does without.
             from mmengine.logging import print_log
@@ -364,7 +415,10 @@ class TokenStyle(Style):
         """dict: See :attr:`Style.settings`."""
         return dict(type=type(self).__name__, source=self._references().source)
 
-    def wrap(self, network: Network) -> Network:
+    def wrap(self,
+             network: Network,
+             requests: Sequence[Request] = (),
+             seed: int = 0) -> Network:
         """See :meth:`Style.wrap`; the condition is all that changes."""
         return network
 
@@ -373,7 +427,10 @@ class TokenStyle(Style):
         styles = self._references().styles.to(self._semflow.device)
         return dict(style=styles[[n % len(styles) for n in numbers]])
 
-    def record(self, number: int) -> dict:
+    def record(self,
+               number: int,
+               label_map: Optional[Tensor] = None,
+               seed: int = 0) -> dict:
         """See :meth:`Style.record`."""
         names = self._references().names
         return dict(style_token=names[number % len(names)])
@@ -399,10 +456,13 @@ class Styles(Style):
         """dict: See :attr:`Style.settings`."""
         return dict(styles=[style.settings for style in self.styles])
 
-    def wrap(self, network: Network) -> Network:
+    def wrap(self,
+             network: Network,
+             requests: Sequence[Request] = (),
+             seed: int = 0) -> Network:
         """See :meth:`Style.wrap`."""
         for style in self.styles:
-            network = style.wrap(network)
+            network = style.wrap(network, requests, seed)
         return network
 
     def condition(self, numbers: Sequence[int]) -> Condition:
@@ -412,15 +472,35 @@ class Styles(Style):
             found.update(style.condition(numbers) or {})
         return found
 
-    def record(self, number: int) -> dict:
+    def record(self,
+               number: int,
+               label_map: Optional[Tensor] = None,
+               seed: int = 0) -> dict:
         """See :meth:`Style.record`."""
-        return {k: v for s in self.styles for k, v in s.record(number).items()}
+        records = [style.record(number, label_map, seed) for style in self.styles]
+        return {key: value for record in records for key, value in record.items()}
 
 
-def _encoded(semflow: SemFlowModel, path: Union[str, Path],
-             size: Optional[Tuple[int, int]],
-             failed: Dict[str, str]) -> Iterator[Tuple[Path, Tensor]]:
-    """Encode reference pictures one by one; collect those that cannot be read."""
+def encoded_pictures(
+        semflow: SemFlowModel, path: Union[str, Path], size: Optional[Tuple[int, int]],
+        failed: Dict[str, str]) -> Iterator[Tuple[Path, Tensor, Tensor]]:
+    """Encode reference pictures one by one.
+
+    Args:
+        semflow (SemFlowModel): Its autoencoder encodes them.
+        path (str | Path): A file, or a folder with its subfolders.
+        size (Tuple[int, int], optional): Height and width in pixels to which they are
+            resized first; None for their own.
+        failed (Dict[str, str]): Gets those that cannot be read, with the reason.
+
+    Yields:
+        Tuple[Path, Tensor, Tensor]: The file, its pixels in [-1, 1], (1, 3, H, W), and
+        its latents, (1, C, h, w).
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path.
+        ValueError: If none can be read.
+    """
     from mmengine.utils import track_iter_progress
     any_read = False
     for file in track_iter_progress(list_pictures(path)):
@@ -434,12 +514,19 @@ def _encoded(semflow: SemFlowModel, path: Union[str, Path],
             levels = nn.functional.interpolate(
                 levels, tuple(size), mode='bilinear', antialias=True)
         any_read = True
-        yield file, semflow.encode(semflow.codec.normalize(levels))
+        pixels = semflow.codec.normalize(levels)
+        yield file, pixels, semflow.encode(pixels)
     if not any_read:
         raise ValueError(f'style {path} holds no picture that can be read: '
                          f'{next(iter(failed.values()))}')
 
 
-def _check_strength(strength: float) -> None:
+def name_in(file: Path, pictures: Path) -> str:
+    """Tell the name of a picture in its folder, or of the only one."""
+    return (file.name if file == pictures else file.relative_to(pictures).as_posix())
+
+
+def check_strength(strength: float) -> None:
+    """Raise a ValueError unless a strength is in [0, 1]."""
     if not 0 <= strength <= 1:
         raise ValueError(f'strength must be in [0, 1], but got {strength}')

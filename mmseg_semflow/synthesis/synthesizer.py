@@ -37,11 +37,10 @@ from mmseg_semflow.pixels import resize_labels, to_uint8
 from mmseg_semflow.registry import MODELS
 
 from .batches import batches_of_one_size
-from .style import Style
+from .style import Request, Style
 
 Sides = Tuple[int, int]
-# A label map, int64 of shape (H, W), and which of its samples is wanted.
-Request = Tuple[Tensor, int]
+Wrap = Callable[[Network], Network]
 
 
 class ImageSampler(ABC):
@@ -249,10 +248,7 @@ class Synthesizer(ImageSampler):
         self.solver = solver
         self.amplitude = amplitude
         self.tiles = dict(tile_size=tile_size, tile_stride=tile_stride)
-        tiling = _tiling(semflow.autoencoder.factor, **self.tiles)
-        self._wraps = dict(
-            image_to_mask=tiling,
-            mask_to_image=tiling if style is None else _styling(style, tiling))
+        self._tiling = _tiling(semflow.autoencoder.factor, **self.tiles)
         self.dtype = dtype
         self.batch_size = batch_size
         self.segment_steps = segment_steps
@@ -355,7 +351,7 @@ class Synthesizer(ImageSampler):
                 return_trajectory=True,
                 generators=self._generators(direction, pixels, [0]),
                 condition=self._condition(direction, [0]),
-                wrap=self._wraps[direction])
+                wrap=self._wrap(direction, pixels, [0]))
         return to_uint8(states[:, 0])
 
     @torch.no_grad()
@@ -429,6 +425,17 @@ class Synthesizer(ImageSampler):
             return None
         return self.style.condition(numbers)
 
+    def _wrap(self, direction: str, pixels: Tensor,
+              numbers: Sequence[int]) -> Optional[Wrap]:
+        """Make what wraps the network that way; a style sees whole pictures."""
+        tiling, style = self._tiling, self.style
+        if direction != 'mask_to_image' or style is None:
+            return tiling
+        label_maps = self.semflow.codec.recover(pixels)
+        requests = list(zip(label_maps, numbers, strict=True))
+        return lambda network: style.wrap(
+            network if tiling is None else tiling(network), requests, self.seed)
+
     def _synthesize_batch(self, batch: Sequence[Request]) -> Tensor:
         """Synthesise for label maps of one size: pixels, (B, 3, H, W)."""
         masks = torch.cat([self.perturbed(*request) for request in batch])
@@ -448,7 +455,7 @@ class Synthesizer(ImageSampler):
                 generators=self._generators('mask_to_image', pseudo_masks,
                                             numbers),
                 condition={**(condition or {}), **style} if style else condition,
-                wrap=self._wraps['mask_to_image'],
+                wrap=self._wrap('mask_to_image', pseudo_masks, numbers),
                 callback=callback)
 
     def _to_mask(self,
@@ -463,7 +470,7 @@ class Synthesizer(ImageSampler):
                 num_steps,
                 solver,
                 generators=self._generators('image_to_mask', pixels, [0]),
-                wrap=self._wraps['image_to_mask'])
+                wrap=self._tiling)
 
     def _autocast(self) -> ContextManager:
         # Autocast that is switched off would end one of the caller.
@@ -482,7 +489,7 @@ def _tiling(
     factor: int,
     tile_size: Optional[Sides] = None,
     tile_stride: Optional[Sides] = None
-) -> Optional[Callable[[Network], Network]]:
+) -> Optional[Wrap]:
     """Make what wraps a network for tiles in pixels."""
     if tile_size is None:
         if tile_stride is not None:
@@ -496,15 +503,6 @@ def _tiling(
     window, stride = (
         tuple(p // factor for p in pixels) for pixels in (tile_size, tile_stride))
     return partial(tile_network, window=window, stride=stride)
-
-
-def _styling(
-    style: Style, tiling: Optional[Callable[[Network], Network]]
-) -> Callable[[Network], Network]:
-    """Put a style around the tiles: a tile alone is no picture."""
-    if tiling is None:
-        return style.wrap
-    return lambda network: style.wrap(tiling(network))
 
 
 def image_and_labels(item: dict) -> Tuple[Tensor, Tensor]:

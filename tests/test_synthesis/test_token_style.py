@@ -143,9 +143,9 @@ def test_settings_tell_references_apart(semflow, pictures):
 
 def test_they_are_encoded_once_for_a_model(semflow, pictures, monkeypatch):
     """And not before they are needed: a model may get its weights later."""
-    encode, calls = style_module._encoded, []
+    encode, calls = style_module.encoded_pictures, []
     monkeypatch.setattr(
-        style_module, '_encoded', lambda *args: calls.append(1) or encode(*args))
+        style_module, 'encoded_pictures', lambda *args: calls.append(1) or encode(*args))
     cfg = dict(type='TokenStyle', pictures=str(pictures))
     synthesizers = [
         Synthesizer(semflow, 1, style=style) for style in (cfg, Styles(
