@@ -41,8 +41,9 @@ def parse_args() -> argparse.Namespace:
         help='of --choose rare: the only classes to choose; default: all')
     masks.add_argument(
         '--scale', type=float, nargs=2, metavar=('MIN', 'MAX'),
-        help='how much larger than its crop a mask is; default: as the RandomResize '
-        'of the training has it, or 1 1')
+        help='how much larger than its crop a mask is; default: the smallest that '
+        'the RandomResize of the training has, as segmentors enlarge pictures '
+        'themselves')
     masks.add_argument(
         '--flip', type=float, help='probability; default: that of the training')
     masks.add_argument(

@@ -71,7 +71,7 @@ def generate_set(config: Union[str, Path, Config],
         classes (Sequence[str], optional): Names of the classes that are chosen.
             Defaults to None, all.
         scale (Tuple[float, float], optional): See :class:`MaskViews`. Defaults to
-            None, see :func:`scale_of_training`.
+            None, always :func:`smallest_scale`: a segmentor enlarges them itself.
         flip (float, optional): See :class:`MaskViews`. Defaults to None, that of
             the training's RandomFlip, whose ``swap_seg_labels`` are swapped.
         paste (int): See :class:`MaskViews`. Defaults to 0.
@@ -141,7 +141,7 @@ def generate_set(config: Union[str, Path, Config],
         choose=choose,
         temperature=temperature,
         classes=labels,
-        scale=scale or scale_of_training(source, label_maps[0].shape, size),
+        scale=scale or 2 * (smallest_scale(source, label_maps[0].shape, size), ),
         flip=own_flip if flip is None else flip,
         swapped=swapped,
         # Sets of before looked for the class that a flip had exchanged.
@@ -203,9 +203,8 @@ def generate_set(config: Union[str, Path, Config],
     return records
 
 
-def scale_of_training(dataset: dict, sides: Sequence[int],
-                      size: Sequence[int]) -> Tuple[float, float]:
-    """Tell by how much a training set enlarges its pictures.
+def smallest_scale(dataset: dict, sides: Sequence[int], size: Sequence[int]) -> float:
+    """Tell by how much a training set enlarges its pictures at least.
 
     Args:
         dataset (dict): Its config.
@@ -213,25 +212,23 @@ def scale_of_training(dataset: dict, sides: Sequence[int],
         size (Sequence[int]): Height and width of the crops.
 
     Returns:
-        Tuple[float, float]: The range of its RandomResize, or the factor of a
-        Resize with ``keep_ratio``, relative to what just covers the crops; (1, 1)
-        where there is none, and factors below 1, which leave borders, become 1.
+        float: The smallest factor of its RandomResize, or that of a Resize with
+        ``keep_ratio``, relative to what just covers the crops; 1 where there is none,
+        or where it is below 1, which leaves borders.
     """
     for transform in dataset.get('pipeline', ()):
-        ratios = None
+        ratio = None
         if transform['type'] == 'RandomResize':
-            ratios = transform.get('ratio_range')
+            ratio = min(transform.get('ratio_range') or (0, ))
         elif transform['type'] == 'Resize' and transform.get('keep_ratio'):
-            ratios = (1., 1.) if transform.get('scale') else None
-        if ratios:
+            ratio = 1. if transform.get('scale') else 0
+        if ratio:
             scale = both_sides(transform['scale'])
             resized = min(max(scale) / max(sides), min(scale) / min(sides))
             covering = max(
                 crop / side for crop, side in zip(size, sides, strict=True))
-            return tuple(
-                max(round(ratio * resized / covering, 2), 1.)
-                for ratio in ratios)
-    return 1., 1.
+            return max(round(ratio * resized / covering, 2), 1.)
+    return 1.
 
 
 def flip_of_training(dataset: dict) -> Tuple[float, List[Tuple[int, int]]]:
