@@ -64,9 +64,9 @@ class ClassStatistics(Style):
 
     The references need no labels: the model segments them, in one step. Of five, drawn
     by the seed, the mask and the number of the sample, the one with most classes of
-    the mask is taken. They are encoded once for a model, when the first picture is
-    drawn or the first attribute is read. Unreadable ones are logged, and the others
-    used.
+    the mask is taken. They are read once, when the first picture is drawn or the first
+    attribute is read, and again once the model was trained on. Unreadable ones are
+    logged, and the others used.
 
     Args:
         pictures (str | Path): A file, or a folder with its subfolders.
@@ -179,9 +179,11 @@ class ClassStatistics(Style):
     def _references(self) -> _References:
         of_model = REFERENCES.setdefault(self._semflow, {})
         key = type(self), str(self.pictures), self.size
-        if key not in of_model:
-            of_model[key] = self._read_references()
-        return of_model[key]
+        # Steps of a training and what it loads count up.
+        version = sum(weight._version for weight in self._semflow.parameters())
+        if key not in of_model or of_model[key][0] != version:
+            of_model[key] = version, self._read_references()
+        return of_model[key][1]
 
     def _read_references(self) -> _References:
         # Alike, whoever asks first.

@@ -197,7 +197,7 @@ def test_both_passes_of_a_fusion_have_one_reference(semflow, pictures, monkeypat
     assert len(set(chosen)) > 1
 
 
-def test_they_are_encoded_once_for_a_model(semflow, pictures, monkeypatch):
+def test_they_are_read_once_and_again_after_training(semflow, pictures, monkeypatch):
     """And not before they are needed: a model may get its weights later."""
     encode, calls = module.encoded_pictures, []
     monkeypatch.setattr(
@@ -208,6 +208,13 @@ def test_they_are_encoded_once_for_a_model(semflow, pictures, monkeypatch):
     for synthesizer in synthesizers:
         synthesizer(columns(0, 1))
     assert len(calls) == 1
+    weight = semflow.network.unet.conv_out.weight
+    optimizer = torch.optim.AdamW([weight], lr=1e-3)
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    assert synthesizers[0].settings and len(calls) == 2
+    semflow.load_state_dict(semflow.state_dict())
+    assert synthesizers[1].settings and len(calls) == 3
 
 
 def test_settings_tell_references_apart(semflow, pictures):
