@@ -236,6 +236,7 @@ class SemFlowInferencer:
 
         Raises:
             ValueError: If an argument breaks its rule.
+            FileNotFoundError: If pictures are not there.
         """
         if by_class and pictures is None:
             raise ValueError('a style by class needs the pictures that it is from')
@@ -245,7 +246,7 @@ class SemFlowInferencer:
         unread: Dict[str, str] = {}
         if texts is not None:
             styles.append(TextStyle(self.semflow, texts))
-        size = kwargs.get('base_size') or plain.size
+        size = kwargs.get('base_size') or plain.size or kwargs.get('tile_size')
         own = plain.style
         tokens = own if isinstance(own, TokenStyle) else None
         if token is not None:
@@ -265,6 +266,7 @@ class SemFlowInferencer:
             unread.update(failed)
             styles.append(style)
         elif own is not None and not isinstance(own, TokenStyle):
+            unread.update(getattr(own, 'failed', {}))
             styles.append(own)
         if not styles:
             return plain, unread

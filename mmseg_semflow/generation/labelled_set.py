@@ -251,7 +251,9 @@ class LabelledSet:
         style = self.synthesizer.style
         if style is None:
             return {}
-        return style.record(number, label_map, self.synthesizer.seed)
+        label_map = self.synthesizer.resize(label_map)
+        return style.record(
+            number, style.choose(label_map, number, self.synthesizer.seed))
 
     def finish(self, num_images: int, min_agreement: float) -> Optional[List[dict]]:
         """Reject pictures, and write what describes the set, once all are there.

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from mmseg_semflow.arguments import checked
 from mmseg_semflow.flow import Network, seeded_generator
 from mmseg_semflow.models import SemFlowModel
-from mmseg_semflow.pixels import resize_labels, to_uint8
 from mmseg_semflow.registry import MODELS
 
 from .style import (
     REFERENCES,
-    Request,
     Style,
     check_strength,
     encoded_pictures,
@@ -29,7 +27,7 @@ from .style import (
 MIN_CELLS = 12
 # Of so many pictures, drawn for a mask, the one most like it is taken.
 NUM_DRAWN = 5
-# What mean and deviation of a class are, each of shape (C, 1).
+# Mean and deviation of a class, each of shape (C, 1).
 ClassStyle = Tuple[Tensor, Tensor]
 
 
@@ -59,27 +57,28 @@ class ClassStatistics(Style):
 
     where the means and deviations are of every channel over the cells of the class. A
     cell is of the class that most of its pixels have; others, and those of classes
-    which the reference lacks or which have fewer than 12 cells, stay. Region-wise
-    normalisation as in SEAN (Zhu et al., CVPR 2020, Sec. 3), without training.
+    which the reference lacks or which have fewer than 12 cells, stay, and so does the
+    velocity at t = 0. Region-wise normalisation as in SEAN (Zhu et al., CVPR 2020,
+    Sec. 3), without training.
 
-    The references need no labels: the model segments them, in one step. Of five, drawn
-    by the seed, the mask and the number of the sample, the one with most classes of
-    the mask is taken. They are read once, when the first picture is drawn or the first
-    attribute is read, and again once the model was trained on. Unreadable ones are
-    logged, and the others used.
+    The references need no labels: the model segments them, whole and in one step, so
+    their size should be about that of its training. Of five, drawn by the seed, the
+    mask and the number of the sample, the one with most classes of the mask is taken.
+    They are read when the first picture is drawn or the first attribute is read, and
+    again, by every process, once the weights have changed, as between the validations
+    of a training. Unreadable ones are logged, and the others used.
 
     Args:
         pictures (str | Path): A file, or a folder with its subfolders.
         size (Tuple[int, int], optional): Height and width in pixels to which they are
-            resized first, and masks before they choose: that of the synthesis.
-            Defaults to None, their own sizes.
+            resized first. Defaults to None, their own sizes.
         strength (float): :math:`\alpha`, in [0, 1]. Defaults to 1.
 
     Raises:
-        FileNotFoundError: If there is nothing at the path, when they are encoded.
+        FileNotFoundError: If there is nothing at the path, when they are read.
         ValueError: If the strength or the size breaks its rule; when a model is
             checked, if its network does not predict the velocity of a rectified flow;
-            when they are encoded, if none can be read.
+            when they are read, if none can be.
     """
 
     def __init__(self,
@@ -113,83 +112,104 @@ class ClassStatistics(Style):
         """Dict[str, str]: The pictures that could not be read, with the reason."""
         return self._references().failed
 
-    def wrap(self,
-             network: Network,
-             requests: Sequence[Request] = (),
-             seed: int = 0) -> Network:
-        """See :meth:`Style.wrap`."""
-        cells = [self._cells(label_map) for label_map, _ in requests]
-        styles = [
-            self._references().styles[self._choose(label_map, number, seed)]
-            for label_map, number in requests
-        ]
-
-        def change(z0: Tensor) -> Tensor:
-            changes = torch.zeros_like(z0)
-            for z, changed, labels, style in zip(
-                    z0, changes, cells, styles, strict=True):
-                for label in _classes_of(labels) & style.keys():
-                    chosen = labels == label
-                    values = z[:, chosen]
-                    mean, std = (part.to(z) for part in style[label])
-                    changed[:, chosen] = self.strength * (
-                        renormalized(values, mean, std, -1) - values)
-            return changes
-
-        return move_ends(network, change)
-
-    def record(self,
-               number: int,
-               label_map: Optional[Tensor] = None,
-               seed: int = 0) -> dict:
-        """See :meth:`Style.record`."""
-        chosen = self._choose(label_map, number, seed)
-        return dict(style_picture=self._references().names[chosen])
-
-    def _choose(self, label_map: Tensor, number: int, seed: int) -> int:
-        """Tell the place of the reference of a sample."""
-        if self.size is not None:
-            # So that both passes of a fusion have the same.
-            label_map = resize_labels(label_map, self.size)
+    def choose(self, label_map: Tensor, number: int, seed: int) -> int:
+        """See :meth:`Style.choose`; the place of the reference."""
         styles = self._references().styles
         # Flat, so that it is not the generator of the noise.
         generator = seeded_generator(
             seed, number, label_map.flatten().to(torch.uint8))
         drawn = torch.randperm(len(styles), generator=generator)[:NUM_DRAWN].tolist()
-        wanted = _classes_of(self._cells(label_map))
+        wanted = self._cells(label_map).keys()
         return max(drawn, key=lambda place: len(wanted & styles[place].keys()))
 
-    def _cells(self, label_map: Tensor) -> Tensor:
-        """Tell the class of every latent cell, (h, w), -1 where none has most of it."""
-        factor = self._semflow.autoencoder.factor
-        num_classes = self._semflow.codec.num_classes
-        labels = label_map.to(self._semflow.device).long()
-        height, width = labels.shape
-        void = (labels < 0) | (labels >= num_classes)
-        labels = labels.masked_fill(void, num_classes)
-        shares = nn.functional.one_hot(labels, num_classes + 1).movedim(-1, 0).float()
-        # As the pixels are padded before they are encoded.
-        shares = nn.functional.pad(
-            shares[None], (0, -width % factor, 0, -height % factor), mode='replicate')
-        share, found = nn.functional.avg_pool2d(
-            shares[:, :num_classes], factor)[0].max(0)
-        return torch.where(share > 0.5, found, -1)
+    def record(self, number: int, choice: Any = None) -> dict:
+        """See :meth:`Style.record`."""
+        return dict(style_picture=self._references().names[choice])
 
-    @torch.no_grad()
+    def wrap(self,
+             network: Network,
+             label_maps: Sequence[Tensor] = (),
+             choices: Sequence[Any] = ()) -> Network:
+        """See :meth:`Style.wrap`.
+
+        Raises:
+            ValueError: If there are not as many choices as labels, or, when the network
+                is called, as pictures.
+        """
+        if len(choices) != len(label_maps):
+            raise ValueError(f'{type(self).__name__} wants a choice for every label '
+                             f'map, but got {len(choices)} for {len(label_maps)}')
+        styles = self._references().styles
+        plans = [[(cells, *styles[choice][label])
+                  for label, cells in self._cells(label_map).items()
+                  if label in styles[choice]]
+                 for label_map, choice in zip(label_maps, choices, strict=True)]
+
+        def change(z0: Tensor) -> Tensor:
+            if len(z0) != len(plans):
+                raise ValueError(f'{type(self).__name__} wants the labels of '
+                                 f'{len(z0)} pictures, but got {len(plans)}')
+            changes = z0.new_zeros(z0.shape)
+            for z, changed, plan in zip(
+                    z0.flatten(2), changes.flatten(2), plans, strict=True):
+                for cells, mean, std in plan:
+                    values = z[:, cells]
+                    changed[:, cells] = self.strength * (
+                        renormalized(values, mean.to(z), std.to(z), -1) - values)
+            return changes
+
+        return move_ends(network, change)
+
+    def _cells(self, label_map: Tensor) -> Dict[int, Tensor]:
+        """Find the latent cells of every class that has enough of them.
+
+        Args:
+            label_map (Tensor): Labels, shape (H, W).
+
+        Returns:
+            Dict[int, Tensor]: Places in the flattened latents, int64, on the device of
+            the model.
+        """
+        factor = self._semflow.autoencoder.factor
+        height, width = label_map.shape
+        # As the pixels are padded before they are encoded.
+        padded = nn.functional.pad(
+            label_map.to(self._semflow.device)[None].float(),
+            (0, -width % factor, 0, -height % factor), mode='replicate')[0].long()
+        pixels = padded.unfold(0, factor, factor).unfold(1, factor, factor).reshape(
+            -1, factor**2)
+        most = pixels.mode(-1).values
+        sure = (pixels == most[:, None]).sum(-1) > factor**2 / 2
+        labels, counts = most[sure].unique(return_counts=True)
+        return {
+            label: (sure & (most == label)).nonzero()[:, 0]
+            for label in labels[counts >= MIN_CELLS].tolist()
+            if 0 <= label < self._semflow.codec.num_classes
+        }
+
     def _references(self) -> _References:
+        if self._semflow is None:
+            raise ValueError(f'{type(self).__name__} needs a model that segments its '
+                             'pictures: call check_model first')
         of_model = REFERENCES.setdefault(self._semflow, {})
         key = type(self), str(self.pictures), self.size
-        # Steps of a training and what it loads count up.
-        version = sum(weight._version for weight in self._semflow.parameters())
-        if key not in of_model or of_model[key][0] != version:
-            of_model[key] = version, self._read_references()
+        weights = self._fingerprint()
+        if key not in of_model or of_model[key][0] != weights:
+            of_model[key] = weights, self._read_references()
         return of_model[key][1]
 
+    @torch.no_grad()
+    def _fingerprint(self) -> bytes:
+        """Tell weights apart: a step of a training changes all of a layer."""
+        first = [w.flatten()[0].float() for w in self._semflow.parameters() if w.numel()]
+        return torch.stack(first).cpu().numpy().tobytes()
+
+    @torch.no_grad()
     def _read_references(self) -> _References:
+        source = hashlib.sha256(repr(self.size).encode())
+        names, styles, failed = [], [], {}
         # Alike, whoever asks first.
         with torch.autocast(self._semflow.device.type, enabled=False):
-            source = hashlib.sha256(repr(self.size).encode())
-            names, styles, failed = [], [], {}
             for file, pixels, z0 in encoded_pictures(
                     self._semflow, self.pictures, self.size, failed):
                 source.update(file.read_bytes())
@@ -204,21 +224,10 @@ class ClassStatistics(Style):
 
     def _styles_of(self, pixels: Tensor, z0: Tensor) -> Dict[int, ClassStyle]:
         """Measure the classes that the model finds in a picture."""
-        semflow = self._semflow
-        generators = None
-        if 'image_to_mask' in semflow.stochastic:
-            generators = [seeded_generator(0, 0, to_uint8(pixels)[0])]
-        found = semflow.image_to_mask(pixels, 1, generators=generators)
-        labels = self._cells(semflow.codec.decode(found)[0])
+        labels = self._semflow.codec.decode(self._semflow.image_to_mask(pixels, 1))[0]
         styles = {}
-        for label in _classes_of(labels):
+        for label, cells in self._cells(labels).items():
             std, mean = torch.std_mean(
-                z0[:, labels == label], -1, unbiased=False, keepdim=True)
+                z0.flatten(1)[:, cells], -1, unbiased=False, keepdim=True)
             styles[label] = mean, std
         return styles
-
-
-def _classes_of(cells: Tensor) -> set:
-    """Tell the classes of enough cells."""
-    labels, counts = cells[cells >= 0].unique(return_counts=True)
-    return set(labels[counts >= MIN_CELLS].tolist())

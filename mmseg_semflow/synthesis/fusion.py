@@ -10,8 +10,8 @@ from mmseg_semflow.flow import check_tiling
 from mmseg_semflow.models import SemFlowModel
 from mmseg_semflow.pixels import resize_labels
 
-from .style import Request, check_velocity
-from .synthesizer import Synthesizer
+from .style import check_velocity
+from .synthesizer import Request, Synthesizer
 
 # DGInStyle's 20000 pixels of a picture of 1024 x 1024.
 MIN_COMPONENT = 20000 / 1024**2
@@ -134,17 +134,21 @@ class MultiResolutionFusion(Synthesizer):
         share = nn.functional.avg_pool2d(large, factor)[0]
         return (share > 0.5).to(self.semflow.device)
 
-    def _synthesize_batch(self, batch: Sequence[Request]) -> Tensor:
+    def _synthesize_batch(self,
+                          batch: Sequence[Request],
+                          choices: Optional[Sequence[Any]] = None) -> Tensor:
         size = batch[0][0].shape
         if all(side <= base for side, base in zip(size, self.base_size, strict=True)):
-            return super()._synthesize_batch(batch)
+            return super()._synthesize_batch(batch, choices)
         semflow = self.semflow
         numbers = [number for _, number in batch]
         masks = torch.cat([self.perturbed(*request) for request in batch])
+        # The same for both passes.
+        choices = choices or self._choices(batch)
         first = super()._synthesize_batch([
             (resize_labels(label_map, self.base_size), number)
             for label_map, number in batch
-        ])
+        ], choices)
         first = nn.functional.interpolate(
             first, size, mode='bicubic', antialias=True).clamp(-1, 1)
         with self._autocast():
@@ -162,4 +166,4 @@ class MultiResolutionFusion(Synthesizer):
         def hold(t: Tensor, state: Tensor) -> Tensor:
             return torch.where(held, (1 - t) * z0 + t * z1, state)
 
-        return self._to_images(masks, numbers, hold, condition or None)
+        return self._to_images(masks, batch, choices, hold, condition or None)

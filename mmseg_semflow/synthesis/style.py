@@ -5,6 +5,7 @@ import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import (
+    Any,
     Callable,
     Dict,
     Iterator,
@@ -29,8 +30,6 @@ from .pictures import list_pictures, read_rgb
 
 # Deviation below which a channel counts as flat, in the units of latents.
 MIN_STD = 1e-5
-# A label map, int64 of shape (H, W), and which of its samples is wanted.
-Request = Tuple[Tensor, int]
 
 
 def check_velocity(semflow: SemFlowModel, user: str) -> None:
@@ -51,21 +50,35 @@ def check_velocity(semflow: SemFlowModel, user: str) -> None:
 class Style(ABC):
     """Change the velocity, so that pictures look in another way."""
 
+    def choose(self, label_map: Tensor, number: int, seed: int) -> Any:
+        """Choose what only one sample gets.
+
+        Args:
+            label_map (Tensor): Labels, int64, shape (H, W).
+            number (int): Which of the samples, from 0.
+            seed (int): That of the synthesis.
+
+        Returns:
+            Any: What :meth:`wrap` and :meth:`record` take; by default None, nothing.
+        """
+        return None
+
     @abstractmethod
     def wrap(self,
              network: Network,
-             requests: Sequence[Request] = (),
-             seed: int = 0) -> Network:
+             label_maps: Sequence[Tensor] = (),
+             choices: Sequence[Any] = ()) -> Network:
         """Make another network of the network.
 
         Args:
             network (Callable): Maps the state zt, (B, C, h, w), of whole
                 pictures, the flow time t, float32 in [0, 1] of shape (B, ),
                 and a condition to the velocity.
-            requests (Sequence[Tuple[Tensor, int]]): The labels, (H, W), of the B
-                pictures, and which of their samples these are, from 0. Defaults to
-                none, for styles that do not depend on them.
-            seed (int): That of the synthesis. Defaults to 0.
+            label_maps (Sequence[Tensor]): Labels of the B pictures, in their size,
+                int64, shape (H, W). Defaults to none, for styles that do not depend
+                on them.
+            choices (Sequence[Any]): What :meth:`choose` chose for each. Defaults to
+                none, for styles that choose nothing.
 
         Returns:
             Callable: A network of the same arguments and results.
@@ -83,17 +96,12 @@ class Style(ABC):
         """
         return None
 
-    def record(self,
-               number: int,
-               label_map: Optional[Tensor] = None,
-               seed: int = 0) -> dict:
+    def record(self, number: int, choice: Any = None) -> dict:
         """Tell what is special to a sample.
 
         Args:
             number (int): Which of the samples, from 0.
-            label_map (Tensor, optional): Its labels, shape (H, W). Defaults to None,
-                for styles that do not depend on them.
-            seed (int): That of the synthesis. Defaults to 0.
+            choice (Any): What :meth:`choose` chose for it. Defaults to None, nothing.
 
         Returns:
             dict: As json has it; by default nothing.
@@ -233,8 +241,8 @@ class LatentStatistics(Style):
 
     def wrap(self,
              network: Network,
-             requests: Sequence[Request] = (),
-             seed: int = 0) -> Network:
+             label_maps: Sequence[Tensor] = (),
+             choices: Sequence[Any] = ()) -> Network:
         """See :meth:`Style.wrap`."""
 
         return move_ends(
@@ -312,8 +320,8 @@ class TextStyle(Style):
 
     def wrap(self,
              network: Network,
-             requests: Sequence[Request] = (),
-             seed: int = 0) -> Network:
+             label_maps: Sequence[Tensor] = (),
+             choices: Sequence[Any] = ()) -> Network:
         """See :meth:`Style.wrap`; the condition is all that changes."""
         return network
 
@@ -321,10 +329,7 @@ class TextStyle(Style):
         """See :meth:`Style.condition`."""
         return dict(text=self.embeddings[[n % len(self.texts) for n in numbers]])
 
-    def record(self,
-               number: int,
-               label_map: Optional[Tensor] = None,
-               seed: int = 0) -> dict:
+    def record(self, number: int, choice: Any = None) -> dict:
         """See :meth:`Style.record`."""
         return dict(style_text=self.texts[number % len(self.texts)])
 
@@ -417,8 +422,8 @@ class TokenStyle(Style):
 
     def wrap(self,
              network: Network,
-             requests: Sequence[Request] = (),
-             seed: int = 0) -> Network:
+             label_maps: Sequence[Tensor] = (),
+             choices: Sequence[Any] = ()) -> Network:
         """See :meth:`Style.wrap`; the condition is all that changes."""
         return network
 
@@ -427,10 +432,7 @@ class TokenStyle(Style):
         styles = self._references().styles.to(self._semflow.device)
         return dict(style=styles[[n % len(styles) for n in numbers]])
 
-    def record(self,
-               number: int,
-               label_map: Optional[Tensor] = None,
-               seed: int = 0) -> dict:
+    def record(self, number: int, choice: Any = None) -> dict:
         """See :meth:`Style.record`."""
         names = self._references().names
         return dict(style_token=names[number % len(names)])
@@ -456,13 +458,18 @@ class Styles(Style):
         """dict: See :attr:`Style.settings`."""
         return dict(styles=[style.settings for style in self.styles])
 
+    def choose(self, label_map: Tensor, number: int, seed: int) -> Any:
+        """See :meth:`Style.choose`; a list of what each chooses."""
+        return [style.choose(label_map, number, seed) for style in self.styles]
+
     def wrap(self,
              network: Network,
-             requests: Sequence[Request] = (),
-             seed: int = 0) -> Network:
+             label_maps: Sequence[Tensor] = (),
+             choices: Sequence[Any] = ()) -> Network:
         """See :meth:`Style.wrap`."""
-        for style in self.styles:
-            network = style.wrap(network, requests, seed)
+        for place, style in enumerate(self.styles):
+            network = style.wrap(
+                network, label_maps, [choice[place] for choice in choices])
         return network
 
     def condition(self, numbers: Sequence[int]) -> Condition:
@@ -472,13 +479,12 @@ class Styles(Style):
             found.update(style.condition(numbers) or {})
         return found
 
-    def record(self,
-               number: int,
-               label_map: Optional[Tensor] = None,
-               seed: int = 0) -> dict:
+    def record(self, number: int, choice: Any = None) -> dict:
         """See :meth:`Style.record`."""
-        records = [style.record(number, label_map, seed) for style in self.styles]
-        return {key: value for record in records for key, value in record.items()}
+        found: dict = {}
+        for place, style in enumerate(self.styles):
+            found.update(style.record(number, choice and choice[place]))
+        return found
 
 
 def encoded_pictures(

@@ -37,9 +37,11 @@ from mmseg_semflow.pixels import resize_labels, to_uint8
 from mmseg_semflow.registry import MODELS
 
 from .batches import batches_of_one_size
-from .style import Request, Style
+from .style import Style
 
 Sides = Tuple[int, int]
+# A label map, int64 of shape (H, W), and which of its samples is wanted.
+Request = Tuple[Tensor, int]
 Wrap = Callable[[Network], Network]
 
 
@@ -342,7 +344,9 @@ class Synthesizer(ImageSampler):
         Returns:
             Tensor: RGB, uint8, shape (N + 1, 3, H, W).
         """
-        direction = DIRECTIONS[int(start > end)]
+        direction, wrap = DIRECTIONS[int(start > end)], self._tiling
+        if direction == 'mask_to_image':
+            wrap = self._styled([(self.semflow.codec.recover(pixels)[0], 0)])
         with self._autocast():
             states = self.semflow.transport(
                 pixels,
@@ -351,7 +355,7 @@ class Synthesizer(ImageSampler):
                 return_trajectory=True,
                 generators=self._generators(direction, pixels, [0]),
                 condition=self._condition(direction, [0]),
-                wrap=self._wrap(direction, pixels, [0]))
+                wrap=wrap)
         return to_uint8(states[:, 0])
 
     @torch.no_grad()
@@ -387,7 +391,7 @@ class Synthesizer(ImageSampler):
                 results['gt_img'], self.num_steps, self.solver)
             labels = self.semflow.codec.decode(pseudo_mask)[0]
             results['round_trip_img'] = to_uint8(
-                self._to_images(pseudo_mask, [0]))[0]
+                self._to_images(pseudo_mask, [(labels, 0)]))[0]
             results['label_round_trip_img'] = self.synthesize([(labels, 0)])[0]
         if self.noise_gain:
             results.update(
@@ -425,28 +429,39 @@ class Synthesizer(ImageSampler):
             return None
         return self.style.condition(numbers)
 
-    def _wrap(self, direction: str, pixels: Tensor,
-              numbers: Sequence[int]) -> Optional[Wrap]:
-        """Make what wraps the network that way; a style sees whole pictures."""
-        tiling, style = self._tiling, self.style
-        if direction != 'mask_to_image' or style is None:
-            return tiling
-        label_maps = self.semflow.codec.recover(pixels)
-        requests = list(zip(label_maps, numbers, strict=True))
-        return lambda network: style.wrap(
-            network if tiling is None else tiling(network), requests, self.seed)
+    def _choices(self, requests: Sequence[Request]) -> Sequence[Any]:
+        """Tell what the style chooses for every sample."""
+        if self.style is None:
+            return [None] * len(requests)
+        return [self.style.choose(*request, self.seed) for request in requests]
 
-    def _synthesize_batch(self, batch: Sequence[Request]) -> Tensor:
+    def _styled(self, requests: Sequence[Request],
+                choices: Optional[Sequence[Any]] = None) -> Optional[Wrap]:
+        """Make what wraps the network that draws; a style sees whole pictures."""
+        tiling, style = self._tiling, self.style
+        if style is None:
+            return tiling
+        label_maps = [label_map for label_map, _ in requests]
+        choices = choices or self._choices(requests)
+        return lambda network: style.wrap(
+            network if tiling is None else tiling(network), label_maps, choices)
+
+    def _synthesize_batch(self,
+                          batch: Sequence[Request],
+                          choices: Optional[Sequence[Any]] = None) -> Tensor:
         """Synthesise for label maps of one size: pixels, (B, 3, H, W)."""
         masks = torch.cat([self.perturbed(*request) for request in batch])
-        return self._to_images(masks, [number for _, number in batch])
+        return self._to_images(masks, batch, choices)
 
     def _to_images(self,
                    pseudo_masks: Tensor,
-                   numbers: Sequence[int],
+                   requests: Sequence[Request],
+                   choices: Optional[Sequence[Any]] = None,
                    callback: Optional[StepCallback] = None,
                    condition: Condition = None) -> Tensor:
+        numbers = [number for _, number in requests]
         style = self._condition('mask_to_image', numbers)
+        wrap = self._styled(requests, choices)
         with self._autocast():
             return self.semflow.mask_to_image(
                 pseudo_masks,
@@ -455,7 +470,7 @@ class Synthesizer(ImageSampler):
                 generators=self._generators('mask_to_image', pseudo_masks,
                                             numbers),
                 condition={**(condition or {}), **style} if style else condition,
-                wrap=self._wrap('mask_to_image', pseudo_masks, numbers),
+                wrap=wrap,
                 callback=callback)
 
     def _to_mask(self,

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -58,7 +59,7 @@ def segmented(semflow, monkeypatch):
     """Let the model find ``CLASSES`` in the references, in order of their names."""
     found = iter(CLASSES.values())
 
-    def image_to_mask(pixels, num_steps, generators=None):
+    def image_to_mask(pixels, num_steps):
         labels = columns(*next(found))
         return semflow.codec.normalize(semflow.codec.encode(labels[None]))
 
@@ -86,9 +87,17 @@ def constant(zt, t, condition=None):
     return torch.full_like(zt, 0.3)
 
 
+def named(style, labels, number=0, seed=0):
+    """The reference of a sample."""
+    return style.record(number, style.choose(labels, number, seed))['style_picture']
+
+
 def end(style, z, t, requests, seed=0):
     """The image that the styled velocity leads to."""
-    return z - t * style.wrap(constant, requests, seed)(z, torch.full((len(z), ), t))
+    network = style.wrap(
+        constant, [labels for labels, _ in requests],
+        [style.choose(*request, seed) for request in requests])
+    return z - t * network(z, torch.full((len(z), ), t))
 
 
 def test_every_class_has_the_statistics_of_its_own_in_the_reference(
@@ -96,8 +105,8 @@ def test_every_class_has_the_statistics_of_its_own_in_the_reference(
     """Those that the reference lacks, and void, stay as they were drawn."""
     style = checked(semflow, pictures)
     labels = columns(0, 1, 2, 255)
-    assert style.record(0, labels)['style_picture'] in ('a.png', 'b.png')
-    name = style.record(0, labels)['style_picture']
+    name = named(style, labels)
+    assert name in ('a.png', 'b.png')
     reference = encoded(semflow, pictures / name)
     z = 3 * torch.randn(1, 12, HEIGHT // 2, WIDTH // 2) + 1
     for t in (1., 0.3):
@@ -129,8 +138,9 @@ def test_samples_of_a_batch_have_their_own_references(semflow, pictures, segment
     requests = [(columns(*CLASSES[name]), number)
                 for name, number in (('a', 0), ('c', 0), ('b', 4))]
     # The only one that has all classes of the mask.
-    assert [style.record(number, labels)['style_picture']
-            for labels, number in requests] == ['a.png', 'c.png', 'b.png']
+    assert [named(style, *request) for request in requests] == [
+        'a.png', 'c.png', 'b.png'
+    ]
     z = torch.randn(3, 12, 12, 16)
     together = end(style, z, 0.5, requests)
     for place, request in enumerate(requests):
@@ -142,10 +152,10 @@ def test_samples_of_a_batch_have_their_own_references(semflow, pictures, segment
 def test_the_mask_the_number_and_the_seed_draw(semflow, pictures, segmented):
     style = checked(semflow, pictures)
     labels = columns(4)
-    for other in (lambda i: (i, labels, 0), lambda i: (0, labels, i),
-                  lambda i: (0, columns(*[4] * 31, 255 - i), 0)):
-        names = [style.record(*other(i))['style_picture'] for i in range(12)]
-        assert names == [style.record(*other(i))['style_picture'] for i in range(12)]
+    for other in (lambda i: (labels, i, 0), lambda i: (labels, 0, i),
+                  lambda i: (columns(*[4] * 31, 255 - i), 0, 0)):
+        names = [named(style, *other(i)) for i in range(12)]
+        assert names == [named(style, *other(i)) for i in range(12)]
         assert len(set(names)) > 1
 
 
@@ -183,18 +193,50 @@ def test_all_ways_of_drawing_agree(semflow, pictures):
     assert torch.equal(beside(labels), image)
 
 
-def test_both_passes_of_a_fusion_have_one_reference(semflow, pictures, monkeypatch):
-    style = ClassStatistics(pictures, (12, 16))
+@pytest.mark.parametrize('size', [None, (12, 16), (HEIGHT, WIDTH)])
+def test_both_passes_of_a_fusion_have_one_reference(
+        semflow, pictures, size, monkeypatch):
+    style = ClassStatistics(pictures, size)
     synthesizer = MultiResolutionFusion(
         semflow, (12, 16), num_steps=1, size=(HEIGHT, WIDTH), style=style)
-    chosen, choose = [], style._choose
-    monkeypatch.setattr(
-        style, '_choose', lambda *args: chosen.append(choose(*args)) or chosen[-1])
+    given, wrap = [], style.wrap
+
+    def spy(network, label_maps, choices):
+        given.append((label_maps[0].shape, choices))
+        return wrap(network, label_maps, choices)
+
+    monkeypatch.setattr(style, 'wrap', spy)
     for number in range(6):
         labels = torch.randint(0, 5, (HEIGHT, WIDTH))
         synthesizer.synthesize([(labels, number)])
-    assert len(chosen) == 12 and chosen[::2] == chosen[1::2]
-    assert len(set(chosen)) > 1
+        assert [shape for shape, _ in given[-2:]] == [(12, 16), (HEIGHT, WIDTH)]
+        assert given[-2][1] == given[-1][1] == [style.choose(labels, number, 0)]
+    assert len({choice for _, (choice, ) in given}) > 1
+
+
+@pytest.mark.parametrize('how', [dict(batch_size=2), dict(dtype='bfloat16')])
+def test_sizes_that_do_not_fit_the_autoencoder(semflow, pictures, how):
+    """Cells at the border are of the class that the last pixels have."""
+    style = ClassStatistics(pictures)
+    synthesizer = Synthesizer(semflow, 1, style=style, **how)
+    labels = columns(0, 1, width=30, height=23)[:, :29]
+    cells = style._cells(labels)
+    expected = columns(0, 1, width=30, height=24).view(12, 2, 15, 2)[:, 0, :, 0]
+    # The column of both classes is of neither.
+    expected[:, 7] = -1
+    assert cells.keys() == {0, 1}
+    for label, places in cells.items():
+        assert torch.equal(places, (expected.flatten() == label).nonzero()[:, 0])
+    first, second = synthesizer.synthesize([(labels, 0), (labels, 1)])
+    assert first.shape == (3, 23, 29) and not torch.equal(first, second)
+
+
+def test_memory_formats_change_nothing(semflow, pictures):
+    style, requests = checked(semflow, pictures), [(columns(0, 1), 0)]
+    z = torch.randn(1, 12, 12, 16)
+    assert torch.equal(
+        end(style, z, 0.5, requests),
+        end(style, z.to(memory_format=torch.channels_last), 0.5, requests))
 
 
 def test_they_are_read_once_and_again_after_training(semflow, pictures, monkeypatch):
@@ -208,13 +250,17 @@ def test_they_are_read_once_and_again_after_training(semflow, pictures, monkeypa
     for synthesizer in synthesizers:
         synthesizer(columns(0, 1))
     assert len(calls) == 1
-    weight = semflow.network.unet.conv_out.weight
-    optimizer = torch.optim.AdamW([weight], lr=1e-3)
-    weight.grad = torch.zeros_like(weight)
+    # Neither counts as a change of what torch watches.
+    optimizer = torch.optim.AdamW(semflow.parameters(), lr=1e-3, fused=True)
+    for weight in semflow.parameters():
+        weight.grad = torch.ones_like(weight)
+    kept = {key: value.clone() for key, value in semflow.state_dict().items()}
     optimizer.step()
     assert synthesizers[0].settings and len(calls) == 2
-    semflow.load_state_dict(semflow.state_dict())
+    for key, weight in semflow.state_dict().items():
+        weight.data.copy_(kept[key])
     assert synthesizers[1].settings and len(calls) == 3
+    assert synthesizers[0].settings and len(calls) == 3
 
 
 def test_settings_tell_references_apart(semflow, pictures):
@@ -232,17 +278,27 @@ def test_unreadable_references_are_named_and_the_others_used(semflow, pictures):
     (pictures / 'b.png').write_bytes(b'broken')
     style = checked(semflow, pictures)
     assert 'b.png cannot be read' in style.failed[str(pictures / 'b.png')]
+    found = style.settings
     (pictures / 'b.png').unlink()
-    assert style.settings == checked(semflow, pictures).settings
+    module.REFERENCES.clear()
+    assert found == style.settings
 
 
 def test_wrong_arguments(semflow, pictures, tmp_path):
     with pytest.raises(FileNotFoundError, match='missing: there is no such file'):
-        checked(semflow, tmp_path / 'missing').record(0, columns(0))
+        checked(semflow, tmp_path / 'missing').choose(columns(0), 0, 0)
     for args, said in (((pictures, (4, )), r'size must be \(height, width\).*4'),
                        ((pictures, None, 2.), r'strength must be in \[0, 1\].*2')):
         with pytest.raises(ValueError, match=said):
             ClassStatistics(*args)
+    style = ClassStatistics(pictures)
+    with pytest.raises(ValueError, match='call check_model first'):
+        style.settings
+    style.check_model(semflow)
+    with pytest.raises(ValueError, match='a choice for every label map, but got 0 for'):
+        style.wrap(constant, [columns(0)])
+    with pytest.raises(ValueError, match='the labels of 1 pictures, but got 0'):
+        style.wrap(constant)(torch.zeros(1, 12, 12, 16), torch.ones(1))
     model = MODELS.build(semflow_cfg(**process_cfg('bbdm')))
     with pytest.raises(ValueError, match='ClassStatistics is derived for networks'):
         ClassStatistics(pictures).check_model(model)
@@ -263,11 +319,16 @@ def test_the_tools_draw_by_class(files, run_tool, street, pictures, tmp_path):
     (pictures / 'a.png').write_bytes(b'broken')
     out = tmp_path / 'set'
     told = run_tool(
-        'generate_dataset.py', '--out', out, '--num-images', 3, *size,
+        'generate_dataset.py', '--out', out, '--num-images', 6, *size, '--seed', 3,
         '--min-agreement', 0, '--style', pictures, '--style-by-class')
     assert told.count(f'left out of the style: {pictures}/a.png cannot be read') == 2
     records = list(map(json.loads, (out / 'manifest.jsonl').read_text().splitlines()))
-    assert {record['style_picture'] for record in records} <= {'b.png', 'c.png'}
+    style = inferencer.styled_synthesizer(
+        pictures, by_class=True, size=(HEIGHT, WIDTH))[0].style
+    for record in records:
+        labels = torch.from_numpy(cv2.imread(
+            str(out / f'ann_dir/train/{record["number"]:06d}.png'), 0).astype(int))
+        assert record['style_picture'] == named(style, labels, record['number'], 3)
     assert all(record['style']['type'] == 'ClassStatistics' for record in records)
     for name, args in {
             'synthesize.py': ('--masks', mask),
@@ -276,3 +337,15 @@ def test_the_tools_draw_by_class(files, run_tool, street, pictures, tmp_path):
             name, '--out', tmp_path / 'no', *args, '--style-by-class', fails=True)
         assert '--style-by-class needs --style' in told
     assert not (tmp_path / 'no').exists()
+
+
+def test_unreadable_references_of_a_config_are_named(files, pictures):
+    cfg = Config.fromfile(files[0])
+    cfg.synthesis = dict(
+        style=dict(type='ClassStatistics', pictures=str(pictures)))
+    cfg.dump(files[0])
+    (pictures / 'a.png').write_bytes(b'broken')
+    inferencer = SemFlowInferencer(*files, device='cpu')
+    synthesizer, unread = inferencer.styled_synthesizer(num_steps=1)
+    assert list(unread) == [str(pictures / 'a.png')]
+    assert isinstance(synthesizer.style, ClassStatistics)

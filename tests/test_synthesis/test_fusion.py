@@ -219,7 +219,7 @@ def test_both_passes_have_the_token_of_one_style(labels):
     windows = Synthesizer(semflow, 3, tile_size=BASE)
     mask = windows.perturbed(labels, 0)
     with torch.no_grad():
-        expected, other = (windows._to_images(mask, [0], None, condition)
+        expected, other = (windows._to_images(mask, [(labels, 0)], condition=condition)
                            for condition in (
                                dict(style=latent_style(low_latent(semflow, labels))),
                                None))

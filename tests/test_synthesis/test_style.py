@@ -142,7 +142,7 @@ def test_without_strength_all_bytes_stay(semflow, labels, solver, num_steps):
         semflow, num_steps, solver, style=LatentStatistics(MEAN, STD, 0.))
     mask = plain.perturbed(labels, 0)
     assert torch.equal(
-        styled._to_images(mask, [0]), plain._to_images(mask, [0]))
+        styled._to_images(mask, [(labels, 0)]), plain._to_images(mask, [(labels, 0)]))
 
 
 def test_pictures_have_the_statistics_and_masks_do_not(semflow, labels):
@@ -152,7 +152,7 @@ def test_pictures_have_the_statistics_and_masks_do_not(semflow, labels):
     styled, plain = (
         Synthesizer(semflow, 2, **how, style=style)
         for style in (LatentStatistics(mean, std), None))
-    image = styled._to_images(styled.perturbed(labels, 0), [0])
+    image = styled._to_images(styled.perturbed(labels, 0), [(labels, 0)])
     found = statistics(semflow.encode(image)[0])
     torch.testing.assert_close(found[0], mean, rtol=0, atol=1e-4)
     torch.testing.assert_close(found[1], std, rtol=1e-3, atol=1e-4)
