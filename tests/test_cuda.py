@@ -23,7 +23,7 @@ from mmseg_semflow.apis.costs import estimate_training_memory  # noqa: E402
 from mmseg_semflow.benchmark.timing import CUDA, peak_memory  # noqa: E402
 from mmseg_semflow.engine import AutocastOptimWrapper  # noqa: E402
 from mmseg_semflow.safe_loading import load_from_local  # noqa: E402
-from mmseg_semflow.synthesis import Synthesizer  # noqa: E402
+from mmseg_semflow.synthesis import ClassStatistics, Synthesizer  # noqa: E402
 from runs import build_runner  # noqa: E402
 from tiny import VAE, network_cfg, segmentor_cfg, training_data  # noqa: E402
 
@@ -179,6 +179,17 @@ def test_synthesis_is_deterministic_on_a_device():
     # Whatever is synthesised before.
     assert torch.equal(makers[0].synthesize([(labels, 1)])[0], first[1])
     assert not torch.equal(first[0], first[1])
+
+
+def test_a_style_by_class_is_deterministic_on_a_device(shared_street):
+    semflow = build().eval().semflow
+    # Below what the untrained network adds to it, so that classes are found.
+    nn.init.zeros_(semflow.network.unet.conv_out.weight)
+    style = ClassStatistics(shared_street / 'img_dir/val', (48, 64))
+    labels = torch.randint(0, 5, (6, 8)).repeat_interleave(8, 0).repeat_interleave(8, 1)
+    styled, plain = (Synthesizer(semflow, 2, style=s) for s in (style, None))
+    first = styled(labels)
+    assert torch.equal(first, styled(labels)) and not torch.equal(first, plain(labels))
 
 
 @GPU_ONLY
