@@ -1,9 +1,7 @@
 """The style of every class, that of a reference picture."""
 
-import hashlib
-import logging
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +13,12 @@ from mmseg_semflow.registry import MODELS
 
 from .style import (
     REFERENCES,
+    References,
     Style,
+    check_size,
     check_strength,
-    encoded_pictures,
     move_ends,
-    name_in,
+    read_references,
     renormalized,
 )
 
@@ -29,15 +28,6 @@ MIN_CELLS = 12
 NUM_DRAWN = 5
 # Mean and deviation of a class, each of shape (C, 1).
 ClassStyle = Tuple[Tensor, Tensor]
-
-
-class _References(NamedTuple):
-    """Names of reference pictures, the styles of their classes, a digest, failures."""
-
-    names: List[str]
-    styles: List[Dict[int, ClassStyle]]
-    source: str
-    failed: Dict[str, str]
 
 
 @MODELS.register_module()
@@ -85,9 +75,7 @@ class ClassStatistics(Style):
                  pictures: Union[str, Path],
                  size: Optional[Tuple[int, int]] = None,
                  strength: float = 1.) -> None:
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ValueError(
-                f'size must be (height, width), both >= 1, but got {size}')
+        check_size(size)
         check_strength(strength)
         self.pictures = Path(pictures)
         self.size = size and tuple(size)
@@ -187,7 +175,7 @@ class ClassStatistics(Style):
             if 0 <= label < self._semflow.codec.num_classes
         }
 
-    def _references(self) -> _References:
+    def _references(self) -> References:
         if self._semflow is None:
             raise ValueError(f'{type(self).__name__} needs a model that segments its '
                              'pictures: call check_model first')
@@ -195,7 +183,12 @@ class ClassStatistics(Style):
         key = type(self), str(self.pictures), self.size
         weights = self._fingerprint()
         if key not in of_model or of_model[key][0] != weights:
-            of_model[key] = weights, self._read_references()
+            # Alike, whoever asks first.
+            with torch.no_grad(), torch.autocast(
+                    self._semflow.device.type, enabled=False):
+                of_model[key] = weights, read_references(
+                    type(self).__name__, self._semflow, self.pictures, self.size,
+                    self._styles_of)
         return of_model[key][1]
 
     @torch.no_grad()
@@ -204,30 +197,12 @@ class ClassStatistics(Style):
         first = [w.flatten()[0].float() for w in self._semflow.parameters() if w.numel()]
         return torch.stack(first).cpu().numpy().tobytes()
 
-    @torch.no_grad()
-    def _read_references(self) -> _References:
-        source = hashlib.sha256(repr(self.size).encode())
-        names, styles, failed = [], [], {}
-        # Alike, whoever asks first.
-        with torch.autocast(self._semflow.device.type, enabled=False):
-            for file, pixels, z0 in encoded_pictures(
-                    self._semflow, self.pictures, self.size, failed):
-                source.update(file.read_bytes())
-                names.append(name_in(file, self.pictures))
-                styles.append(self._styles_of(pixels, z0[0]))
-        # Of mmengine, which what is exported does without.
-        from mmengine.logging import print_log
-        for reason in failed.values():
-            print_log(
-                f'ClassStatistics leaves out {reason}', 'current', logging.WARNING)
-        return _References(names, styles, source.hexdigest()[:16], failed)
-
     def _styles_of(self, pixels: Tensor, z0: Tensor) -> Dict[int, ClassStyle]:
         """Measure the classes that the model finds in a picture."""
         labels = self._semflow.codec.decode(self._semflow.image_to_mask(pixels, 1))[0]
         styles = {}
         for label, cells in self._cells(labels).items():
             std, mean = torch.std_mean(
-                z0.flatten(1)[:, cells], -1, unbiased=False, keepdim=True)
+                z0[0].flatten(1)[:, cells], -1, unbiased=False, keepdim=True)
             styles[label] = mean, std
         return styles

@@ -338,11 +338,11 @@ class TextStyle(Style):
 REFERENCES: 'WeakKeyDictionary[SemFlowModel, dict]' = WeakKeyDictionary()
 
 
-class _References(NamedTuple):
-    """Names of reference pictures, their styles (N, 2 C), a digest, the unreadable."""
+class References(NamedTuple):
+    """Names of reference pictures, what each gives, a digest, the unreadable."""
 
     names: List[str]
-    styles: Tensor
+    styles: Sequence[Any]
     source: str
     failed: Dict[str, str]
 
@@ -372,9 +372,7 @@ class TokenStyle(Style):
     def __init__(self,
                  pictures: Union[str, Path],
                  size: Optional[Tuple[int, int]] = None) -> None:
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ValueError(
-                f'size must be (height, width), both >= 1, but got {size}')
+        check_size(size)
         self.pictures = Path(pictures)
         self.size = size and tuple(size)
         self._semflow: Optional[SemFlowModel] = None
@@ -390,24 +388,14 @@ class TokenStyle(Style):
         self._semflow = semflow
 
     @torch.no_grad()
-    def _references(self) -> _References:
+    def _references(self) -> References:
         of_model = REFERENCES.setdefault(self._semflow, {})
         key = str(self.pictures), self.size
         if key not in of_model:
-            source = hashlib.sha256(repr(self.size).encode())
-            names, styles, failed = [], [], {}
-            for file, _, z0 in encoded_pictures(
-                    self._semflow, self.pictures, self.size, failed):
-                source.update(file.read_bytes())
-                names.append(name_in(file, self.pictures))
-                styles.append(self._token.condition_of(z0)['style'])
-            # Of mmengine, which what is exported does without.
-            from mmengine.logging import print_log
-            for reason in failed.values():
-                print_log(f'TokenStyle leaves out {reason}', 'current',
-                          logging.WARNING)
-            of_model[key] = _References(
-                names, torch.cat(styles), source.hexdigest()[:16], failed)
+            found = read_references(
+                type(self).__name__, self._semflow, self.pictures, self.size,
+                lambda pixels, z0: self._token.condition_of(z0)['style'])
+            of_model[key] = found._replace(styles=torch.cat(found.styles))
         return of_model[key]
 
     @property
@@ -487,6 +475,42 @@ class Styles(Style):
         return found
 
 
+def read_references(user: str, semflow: SemFlowModel, pictures: Path,
+                    size: Optional[Tuple[int, int]],
+                    measure: Callable[[Tensor, Tensor], Any]) -> References:
+    """Read reference pictures, and log those that cannot be read.
+
+    Args:
+        user (str): What needs them.
+        semflow (SemFlowModel): See :func:`encoded_pictures`.
+        pictures (Path): See there.
+        size (Tuple[int, int], optional): See there.
+        measure (Callable): Tells what a picture gives, of its pixels, (1, 3, H, W), and
+            its latents, (1, C, h, w).
+
+    Returns:
+        References: Of all that can be read.
+
+    Raises:
+        FileNotFoundError: See :func:`encoded_pictures`.
+        ValueError: See there.
+    """
+    source = hashlib.sha256(repr(size).encode())
+    names: List[str] = []
+    styles: List[Any] = []
+    failed: Dict[str, str] = {}
+    for file, pixels, z0 in encoded_pictures(semflow, pictures, size, failed):
+        source.update(file.read_bytes())
+        names.append(
+            file.name if file == pictures else file.relative_to(pictures).as_posix())
+        styles.append(measure(pixels, z0))
+    # Of mmengine, which what is exported does without.
+    from mmengine.logging import print_log
+    for reason in failed.values():
+        print_log(f'{user} leaves out {reason}', 'current', logging.WARNING)
+    return References(names, styles, source.hexdigest()[:16], failed)
+
+
 def encoded_pictures(
         semflow: SemFlowModel, path: Union[str, Path], size: Optional[Tuple[int, int]],
         failed: Dict[str, str]) -> Iterator[Tuple[Path, Tensor, Tensor]]:
@@ -527,9 +551,10 @@ def encoded_pictures(
                          f'{next(iter(failed.values()))}')
 
 
-def name_in(file: Path, pictures: Path) -> str:
-    """Tell the name of a picture in its folder, or of the only one."""
-    return (file.name if file == pictures else file.relative_to(pictures).as_posix())
+def check_size(size: Optional[Tuple[int, int]]) -> None:
+    """Raise a ValueError unless a size is None or of a height and a width."""
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f'size must be (height, width), both >= 1, but got {size}')
 
 
 def check_strength(strength: float) -> None:

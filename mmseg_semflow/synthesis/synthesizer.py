@@ -37,7 +37,7 @@ from mmseg_semflow.pixels import resize_labels, to_uint8
 from mmseg_semflow.registry import MODELS
 
 from .batches import batches_of_one_size
-from .style import Style
+from .style import Style, check_size
 
 Sides = Tuple[int, int]
 # A label map, int64 of shape (H, W), and which of its samples is wanted.
@@ -66,9 +66,7 @@ class ImageSampler(ABC):
         if not isinstance(num_samples, int) or num_samples < 1:
             raise ValueError('num_samples must be an integer >= 1, but got '
                              f'{num_samples!r}')
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ValueError(
-                f'size must be (height, width), both >= 1, but got {size}')
+        check_size(size)
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise ValueError(f'seed must be an integer, but got {seed!r}')
         self.num_samples = num_samples

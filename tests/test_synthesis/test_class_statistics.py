@@ -18,6 +18,7 @@ from mmseg_semflow.synthesis import (
     Synthesizer,
 )
 from mmseg_semflow.synthesis import class_statistics as module
+from mmseg_semflow.synthesis import style as style_module
 from mmseg_semflow.synthesis.pictures import read_note
 from tiny import process_cfg, semflow_cfg
 
@@ -241,9 +242,9 @@ def test_memory_formats_change_nothing(semflow, pictures):
 
 def test_they_are_read_once_and_again_after_training(semflow, pictures, monkeypatch):
     """And not before they are needed: a model may get its weights later."""
-    encode, calls = module.encoded_pictures, []
+    encode, calls = style_module.encoded_pictures, []
     monkeypatch.setattr(
-        module, 'encoded_pictures', lambda *args: calls.append(1) or encode(*args))
+        style_module, 'encoded_pictures', lambda *args: calls.append(1) or encode(*args))
     cfg = dict(type='ClassStatistics', pictures=str(pictures))
     synthesizers = [Synthesizer(semflow, 1, style=cfg) for _ in range(2)]
     assert not calls
