@@ -244,7 +244,6 @@ class LatentStatistics(Style):
              label_maps: Sequence[Tensor] = (),
              choices: Sequence[Any] = ()) -> Network:
         """See :meth:`Style.wrap`."""
-
         return move_ends(
             network, lambda z0: self.strength * (self._normalize(z0) - z0))
 

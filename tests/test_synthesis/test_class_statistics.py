@@ -162,7 +162,6 @@ def test_the_mask_the_number_and_the_seed_draw(semflow, pictures, segmented):
 
 def test_the_model_finds_the_classes_of_the_references(semflow, pictures):
     style = checked(semflow, pictures)
-    style.failed
     for name, styles in zip(CLASSES, style._references().styles, strict=True):
         image = cv2.imread(str(pictures / f'{name}.png'))[..., ::-1].copy()
         labels = Synthesizer(semflow, 1).segment(
@@ -244,7 +243,8 @@ def test_they_are_read_once_and_again_after_training(semflow, pictures, monkeypa
     """And not before they are needed: a model may get its weights later."""
     encode, calls = style_module.encoded_pictures, []
     monkeypatch.setattr(
-        style_module, 'encoded_pictures', lambda *args: calls.append(1) or encode(*args))
+        style_module, 'encoded_pictures',
+        lambda *args: calls.append(1) or encode(*args))
     cfg = dict(type='ClassStatistics', pictures=str(pictures))
     synthesizers = [Synthesizer(semflow, 1, style=cfg) for _ in range(2)]
     assert not calls
@@ -294,7 +294,7 @@ def test_wrong_arguments(semflow, pictures, tmp_path):
             ClassStatistics(*args)
     style = ClassStatistics(pictures)
     with pytest.raises(ValueError, match='call check_model first'):
-        style.settings
+        assert style.settings
     style.check_model(semflow)
     with pytest.raises(ValueError, match='a choice for every label map, but got 0 for'):
         style.wrap(constant, [columns(0)])

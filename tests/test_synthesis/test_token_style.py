@@ -145,7 +145,8 @@ def test_they_are_encoded_once_for_a_model(semflow, pictures, monkeypatch):
     """And not before they are needed: a model may get its weights later."""
     encode, calls = style_module.encoded_pictures, []
     monkeypatch.setattr(
-        style_module, 'encoded_pictures', lambda *args: calls.append(1) or encode(*args))
+        style_module, 'encoded_pictures',
+        lambda *args: calls.append(1) or encode(*args))
     cfg = dict(type='TokenStyle', pictures=str(pictures))
     synthesizers = [
         Synthesizer(semflow, 1, style=style) for style in (cfg, Styles(
