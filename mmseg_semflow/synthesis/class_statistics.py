@@ -194,7 +194,8 @@ class ClassStatistics(Style):
     @torch.no_grad()
     def _fingerprint(self) -> bytes:
         """Tell weights apart: a step of a training changes all of a layer."""
-        first = [w.flatten()[0].float() for w in self._semflow.parameters() if w.numel()]
+        weights = [w.flatten() for w in self._semflow.parameters() if w.numel()]
+        first = [weight[0].float() for weight in weights]
         return torch.stack(first).cpu().numpy().tobytes()
 
     def _styles_of(self, pixels: Tensor, z0: Tensor) -> Dict[int, ClassStyle]:
