@@ -112,9 +112,10 @@ def test_prediction_has_the_size_of_the_labels(cfg):
 
 def test_dusk_is_tested_and_not_trained():
     cfgs = [Config.fromfile(ROOT / f'configs/comparison/{name}.py') for name in (
-        'semflow_by_day_camvid320', 'segformer_b0_by_day_camvid')]
-    generator, segmentor = (cfg.train_dataloader.dataset for cfg in cfgs)
-    for dataset in (generator.dataset, segmentor):
+        'semflow_by_day_camvid320', 'segformer_b0_by_day_camvid',
+        'fcn_unet_by_day_camvid')]
+    generator, *segmentors = (cfg.train_dataloader.dataset for cfg in cfgs)
+    for dataset in (generator.dataset, *segmentors):
         assert dataset.filter_cfg.sequences == ['0006R0', '0016E5']
         assert dataset.data_prefix.img_path == 'img_dir/train'
     for cfg in cfgs:
