@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
         '--style', metavar='PICTURE_OR_FOLDER',
         help='give the latents the mean and deviation of those of these pictures')
     drawing.add_argument(
-        '--style-strength', type=float, default=1., help='in [0, 1]; default: 1')
+        '--style-strength', type=float, help='of --style, in [0, 1]; default: 1')
     drawing.add_argument(
         '--style-by-class', action='store_true',
         help='of --style: give every class the mean and deviation that it has in one '
@@ -101,6 +101,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
+    if args.style_strength is not None and args.style is None:
+        raise ValueError('--style-strength needs --style, the pictures to look like')
     if args.style_by_class and args.style is None:
         raise ValueError('--style-by-class needs --style, the pictures to look like')
     if args.choose == 'hard' and args.judge is None:

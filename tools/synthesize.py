@@ -103,10 +103,9 @@ def main() -> None:
         given['size'] = None
     if args.fusion:
         given['base_size'] = args.fusion
-    strength = 1. if args.style_strength is None else args.style_strength
     synthesizer, unread = inferencer.styled_synthesizer(
-        args.style, strength, args.style_text, args.style_token, args.style_by_class,
-        **given)
+        args.style, args.style_strength, args.style_text, args.style_token,
+        args.style_by_class, **given)
     palette = None if args.palette is None else inferencer.palette
     if args.palette:
         from mmseg.utils import get_palette

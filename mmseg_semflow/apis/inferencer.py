@@ -209,7 +209,7 @@ class SemFlowInferencer:
 
     def styled_synthesizer(self,
                            pictures: Union[str, Path, None] = None,
-                           strength: float = 1.,
+                           strength: Optional[float] = None,
                            texts: Optional[Sequence[str]] = None,
                            token: Union[str, Path, None] = None,
                            by_class: bool = False,
@@ -220,7 +220,8 @@ class SemFlowInferencer:
             pictures (str | Path, optional): A file or a folder that they look
                 like, see :class:`LatentStatistics`; it is brought to the size of
                 the synthesis. Defaults to None, those of the config, if any.
-            strength (float): How much of it, in [0, 1]. Defaults to 1.
+            strength (float, optional): How much of it, in [0, 1]; needs
+                ``pictures``. Defaults to None, 1.
             texts (Sequence[str], optional): What they show besides, see
                 :class:`TextStyle`. Defaults to None.
             token (str | Path, optional): A file or a folder whose style tokens they
@@ -240,6 +241,10 @@ class SemFlowInferencer:
         """
         if by_class and pictures is None:
             raise ValueError('a style by class needs the pictures that it is from')
+        if strength is not None and pictures is None:
+            raise ValueError('the strength of a style needs the pictures that it is '
+                             f'from, but got {strength} alone')
+        strength = 1. if strength is None else strength
         # Wrong arguments are told before the style is measured.
         plain = self.synthesizer(**kwargs)
         styles: List[Style] = []

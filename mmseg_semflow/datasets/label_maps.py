@@ -80,6 +80,13 @@ class LabelMaps:
                 f'below {self.num_classes}, or {self.ignore_index} (void)')
         return label_map
 
+    def first(self) -> np.ndarray:
+        """Read the first map that is not damaged, shape (H, W)."""
+        for index in range(len(self) - 1):
+            with suppress(UnreadableImageError):
+                return self[index]
+        return self[len(self) - 1]
+
     @cached_property
     def counts(self) -> np.ndarray:
         """np.ndarray: Pixels of every class in every map, int64, shape (N, K).

@@ -30,6 +30,11 @@ def labels_of(names: Optional[Sequence[str]],
     return None if names is None else [list(classes).index(name) for name in names]
 
 
+def labelled_maps(counts: np.ndarray) -> np.ndarray:
+    """Tell which maps have a labelled pixel: indices, by counts of shape (N, K)."""
+    return np.flatnonzero(counts.sum(1))
+
+
 class MaskChoice(ABC):
     """Which label map the picture of a number is made from.
 
@@ -147,11 +152,13 @@ class RareClassChoice(MaskChoice):
 class EveryMaskChoice(MaskChoice):
     """Choose every map as often as its weight says, in an order of the seed.
 
+    Maps without a labelled pixel, damaged ones too, are left out.
+
     Args:
         counts (np.ndarray): Pixels of every class in every map, shape (N, K).
         seed (int): Seed of the set. Defaults to 0.
-        times (Sequence[int], optional): How often each map, see
-            :func:`times_by_hardness`. Defaults to None, once.
+        times (Sequence[int], optional): How often each of :func:`labelled_maps`,
+            see :func:`times_by_hardness`. Defaults to None, once.
     """
 
     def __init__(self,
@@ -159,7 +166,7 @@ class EveryMaskChoice(MaskChoice):
                  seed: int = 0,
                  times: Optional[Sequence[int]] = None) -> None:
         super().__init__(counts, seed)
-        maps = np.repeat(np.arange(len(counts)), 1 if times is None else times)
+        maps = np.repeat(labelled_maps(counts), 1 if times is None else times)
         self._maps = numbers_of(self.kind, seed, 0).permutation(maps)
         self.most = len(maps)
 

@@ -44,8 +44,8 @@ def find_place(label_map: np.ndarray, donor: np.ndarray, label: int,
 
     An object, a connected component, keeps its size and its rows, as cameras at one
     height over one ground see it, and is shifted sideways to where it stands on
-    what it stood on: the class right below it. What stands nearer, on lower rows,
-    stays before it.
+    what it stood on: the class right below it, or void. What stands nearer, on lower
+    rows, stays before it.
 
     Args:
         label_map (np.ndarray): Labels, shape (H, W).

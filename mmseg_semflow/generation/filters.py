@@ -1,5 +1,6 @@
 """What of a generated picture its mask is true of."""
 
+import copy
 from typing import Dict, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from mmseg.apis import inference_model, init_model
 from torch import nn
 
 from mmseg_semflow.datasets.label_maps import class_pixels
+from mmseg_semflow.export.settings import find_test_pipeline
 from mmseg_semflow.synthesis import Synthesizer
 
 TOLERANCE = 1.25  # FreeMask, Sec. 3.3
@@ -34,7 +36,7 @@ class LossFilter:
             shape (K, ); :meth:`fit` finds it.
 
     Raises:
-        ValueError: If it has other classes.
+        ValueError: If it has other classes, or does not say how it tests.
     """
 
     def __init__(self,
@@ -45,6 +47,13 @@ class LossFilter:
                  tolerance: float = TOLERANCE) -> None:
         with DefaultScope.overwrite_default_scope('mmseg'):
             self.network = init_model(config, checkpoint, device)
+        pipeline = find_test_pipeline(self.network.cfg)
+        if pipeline is None:
+            raise ValueError(
+                f'the judge {config} must have a test_dataloader whose dataset has a '
+                'pipeline, or test_pipeline, but has neither')
+        # Where mmsegmentation looks for it, and changes it.
+        self.network.cfg.test_pipeline = copy.deepcopy(pipeline)
         found = tuple(self.network.dataset_meta['classes'])
         if found != tuple(classes):
             raise ValueError(f'the judge {config} must have the classes of the '
@@ -102,7 +111,7 @@ class LossFilter:
         return counts @ known / np.maximum(counts.sum(1), 1)
 
     def __call__(self, image: np.ndarray,
-                 label_map: np.ndarray) -> Tuple[np.ndarray, float]:
+                 label_map: np.ndarray) -> Tuple[np.ndarray, dict]:
         """Void what is too hard.
 
         Args:
@@ -110,15 +119,26 @@ class LossFilter:
             label_map (np.ndarray): Labels or 255, uint8, shape (H, W).
 
         Returns:
-            Tuple[np.ndarray, float]: The labels with void in the place of these
-            pixels, and their share of the labelled ones.
+            Tuple[np.ndarray, dict]: The labels with void in the place of these
+            pixels; and ``loss``, the mean of the labelled ones, ``class_losses``, that
+            of each class that the labels hold, by label as text, and ``filtered``, the
+            share of the labelled ones that got void.
         """
         limits = np.full(256, np.inf)
         limits[:self.num_classes] = self.tolerance * self.class_losses
-        hard = self.losses(image, label_map) > limits[label_map]
+        losses = self.losses(image, label_map)
+        hard = losses > limits[label_map]
         labelled = label_map < self.num_classes
-        share = (hard & labelled).sum() / max(labelled.sum(), 1)
-        return np.where(hard, np.uint8(255), label_map), round(float(share), 4)
+        number = max(labelled.sum(), 1)
+        scores = dict(
+            loss=losses.sum(where=labelled) / number,
+            filtered=(hard & labelled).sum() / number)
+        return np.where(hard, np.uint8(255), label_map), dict(
+            {name: round(float(score), 4) for name, score in scores.items()},
+            class_losses={
+                str(label): round(float(losses[label_map == label].mean()), 4)
+                for label in np.unique(label_map[labelled])
+            })
 
 
 class CycleFilter:

@@ -16,11 +16,13 @@ from mmseg_semflow.datasets.label_maps import LabelMaps
 from mmseg_semflow.datasets.mask_choice import (
     EveryMaskChoice,
     RareClassChoice,
+    labelled_maps,
     labels_of,
     times_by_hardness,
 )
 from mmseg_semflow.datasets.seeded import MASK_CHOICE, PASTE_CHOICE
 from mmseg_semflow.files import digest_of, read_json, write_bytes
+from mmseg_semflow.synthesis.style import check_size
 
 from .filters import CycleFilter, LossFilter
 from .labelled_set import LabelledSet, RealPairs, check_folder, settings_digest
@@ -45,7 +47,7 @@ def generate_set(config: Union[str, Path, Config],
                  paste: int = 0,
                  size: Optional[Sequence[int]] = None,
                  style: Union[str, Path, None] = None,
-                 style_strength: float = 1.,
+                 style_strength: Optional[float] = None,
                  style_by_class: bool = False,
                  style_texts: Optional[Sequence[str]] = None,
                  style_token: Union[str, Path, None] = None,
@@ -79,7 +81,8 @@ def generate_set(config: Union[str, Path, Config],
             to None, ``synthesis.size`` of the config.
         style (str | Path, optional): A picture or folder of pictures, see
             :class:`LatentStatistics`. Defaults to None.
-        style_strength (float): How much of it, in [0, 1]. Defaults to 1.
+        style_strength (float, optional): How much of it, in [0, 1]. Defaults to
+            None, 1; given, it needs ``style``.
         style_by_class (bool): Whether every class looks like that of one of the
             pictures, see :class:`ClassStatistics`. Defaults to False.
         style_texts (Sequence[str], optional): See :class:`TextStyle`. Defaults to
@@ -126,11 +129,14 @@ def generate_set(config: Union[str, Path, Config],
                          f'the codec is {codec.ignore_index}')
     if min_agreement is not None and not 0 <= min_agreement <= 1:
         raise ValueError(f'min_agreement must be in [0, 1], but got {min_agreement}')
+    check_size(size)
     source = innermost(cfg.train_dataloader.dataset)
     label_maps = LabelMaps(source, codec.num_classes)
     labels = labels_of(classes, inferencer.classes)
     own_flip, swapped = flip_of_training(source)
     semflow = cfg.model.semflow
+    # Of a fusion pass 1 draws as large as the training does.
+    trained_size = synthesis.get('base_size') or size
     settings = dict(
         weights=digest_of(checkpoint),
         **inferencer.base,
@@ -141,7 +147,8 @@ def generate_set(config: Union[str, Path, Config],
         choose=choose,
         temperature=temperature,
         classes=labels,
-        scale=scale or 2 * (smallest_scale(source, label_maps[0].shape, size), ),
+        scale=scale or 2 * (
+            smallest_scale(source, label_maps.first().shape, trained_size), ),
         flip=own_flip if flip is None else flip,
         swapped=swapped,
         # Sets of before looked for the class that a flip had exchanged.
@@ -149,7 +156,7 @@ def generate_set(config: Union[str, Path, Config],
         paste=paste,
         size=list(size),
         judge=judge and [
-            settings_digest(Config.fromfile(judge[0])),
+            settings_digest(Config.fromfile(judge[0]).to_dict()),
             digest_of(judge[1])
         ],
         synthesis=synthesizer.settings)
@@ -169,7 +176,7 @@ def generate_set(config: Union[str, Path, Config],
     if choose != 'rare':
         # How often each is drawn: in all the same, whichever is hard.
         times = None if choose == 'each' else times_by_hardness(
-            range(len(label_maps)))
+            labelled_maps(label_maps.counts))
         views.choice = EveryMaskChoice(label_maps.counts, seed, times)
     views.choice.check(num_images)
     cycle = CycleFilter(synthesizer)
@@ -177,12 +184,13 @@ def generate_set(config: Union[str, Path, Config],
         *judge, inferencer.classes, str(inferencer.semflow.device))
 
     calibrate = min_agreement is None
+    # Every process by itself: of those that wait none may wait for a refused one.
+    check_folder(out, settings)
     while rank and not _suffices(known, calibrate):
         # The first process learns it for all.
         time.sleep(0.2)
         known = _read_fitted(fitted, settings)
     if not _suffices(known, calibrate):
-        check_folder(out, settings)
         known = _fit(label_maps, size, cycle, losses, calibrate)
         write_bytes(
             Path(out, 'settings.json'), json.dumps(settings, indent=2).encode())
@@ -259,11 +267,11 @@ def _name_unread(unread: Dict[str, str], rank: int) -> None:
 def _fit(label_maps: LabelMaps, size: Sequence[int], cycle: CycleFilter,
          losses: Optional[LossFilter], calibrate: bool) -> dict:
     """Learn what the filters need of real pictures."""
-    every = range(len(label_maps))
+    every = labelled_maps(label_maps.counts).tolist()
     threshold, class_losses, hardness = None, None, []
     if calibrate:
         print('calibrating the agreement on real pictures', flush=True)
-        step = max(len(label_maps) // CALIBRATION, 1)
+        step = max(len(every) // CALIBRATION, 1)
         threshold = cycle.threshold(RealPairs(label_maps, size, every[::step]))
         print(f'pictures whose agreement is below {threshold:.3f} will be rejected',
               flush=True)
@@ -272,7 +280,7 @@ def _fit(label_maps: LabelMaps, size: Sequence[int], cycle: CycleFilter,
         losses.fit(RealPairs(label_maps, size, every))
         print(flush=True)
         class_losses = losses.class_losses.tolist()
-        hardness = losses.hardness(label_maps.counts).tolist()
+        hardness = losses.hardness(label_maps.counts[every]).tolist()
     return dict(
         counts=label_maps.counts.tolist(),
         threshold=threshold,

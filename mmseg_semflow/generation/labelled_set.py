@@ -18,7 +18,7 @@ from mmengine.utils import ProgressBar
 from mmseg_semflow.apis.tables import to_markdown
 from mmseg_semflow.datasets.cached_latents import as_json
 from mmseg_semflow.datasets.label_maps import LabelMaps, class_pixels
-from mmseg_semflow.files import partial_of, read_json, write_bytes
+from mmseg_semflow.files import PARTIAL, read_json, write_bytes
 from mmseg_semflow.pixels import paint
 from mmseg_semflow.synthesis import Synthesizer
 from mmseg_semflow.synthesis.gallery import to_grid
@@ -102,6 +102,10 @@ def check_folder(out: Union[str, Path], settings: dict) -> None:
     """
     out = Path(out)
     path = out / 'settings.json'
+    # Listed before it is looked for, which another process may be writing, or may
+    # have been killed at.
+    others = [file for file in (out.iterdir() if out.is_dir() else ())
+              if not (file.name.startswith(path.name) and file.suffix == PARTIAL)]
     if path.is_file():
         found, wanted = read_json(path), as_json(settings)
         for key in {**wanted, **found}:
@@ -110,8 +114,7 @@ def check_folder(out: Union[str, Path], settings: dict) -> None:
                     f'{out} holds a set of other settings: {key} was '
                     f'{found.get(key)!r} and is {wanted.get(key)!r} now. Choose '
                     'another folder (--out)')
-    # A call that was killed may have left a part of the first file.
-    elif out.is_dir() and {*out.iterdir()} - {partial_of(path)}:
+    elif others:
         raise ValueError(f'{out} holds files, but no set: there is no '
                          'settings.json. Choose another folder (--out)')
 
@@ -232,7 +235,8 @@ class LabelledSet:
             scores = self.cycle(picture, view.label_map)
             label_map = view.label_map
             if self.losses is not None:
-                label_map, scores['filtered'] = self.losses(picture, label_map)
+                label_map, found = self.losses(picture, label_map)
+                scores |= found
             record = dict(
                 number=number,
                 **self._shared,
@@ -270,19 +274,17 @@ class LabelledSet:
             have not written all of them yet.
 
         Raises:
-            ValueError: If all pictures were rejected.
+            ValueError: If all pictures were rejected, or a file beside them is none of
+                the set.
         """
-        numbers = sorted({
-            *range(num_images),
-            *(int(path.stem) for folder in (KEPT, REJECTED)
-              for path in self.paths(0, folder)['img'].parent.glob('*.png'))
-        })
-        records = [self.record(number) for number in numbers]
+        records = [self.record(number) for number in range(num_images)]
         if None in records:
             return None
+        records += self._further_records(num_images)
+        self._remove_partials()
         for record in records:
-            record['kept'] = record['agreement'] >= min_agreement
-            self._place(record['number'], record['kept'])
+            was, record['kept'] = record['kept'], record['agreement'] >= min_agreement
+            self._place(record['number'], was, record['kept'])
         write_bytes(self.out / 'manifest.jsonl', ''.join(
             json.dumps(record) + '\n' for record in records).encode())
         kept = [record for record in records if record['kept']]
@@ -290,7 +292,11 @@ class LabelledSet:
         for name, shown in (('contact_sheet', kept), ('rejected', rejected)):
             if shown:
                 self._write_sheet(self.out / f'{name}.png', shown[:SHOWN])
+            else:
+                (self.out / f'{name}.png').unlink(missing_ok=True)
         if not kept:
+            for name in ('statistics.md', 'dataset.py'):
+                (self.out / name).unlink(missing_ok=True)
             raise ValueError(
                 f'all {len(records)} pictures were rejected: their agreement is '
                 f'below {min_agreement:.3f}, see {self.out / "rejected.png"}. Lower '
@@ -299,16 +305,45 @@ class LabelledSet:
         write_bytes(self.out / 'dataset.py', self._dataset(len(kept)).encode())
         return records
 
-    def _place(self, number: int, kept: bool) -> None:
-        """Move a picture and its labels to what is kept, or rejected."""
+    def _further_records(self, num_images: int) -> List[dict]:
+        """Read the records of pictures of earlier calls, beyond ``num_images``."""
+        records = {}
+        for folder in (KEPT, REJECTED):
+            for path in self.paths(0, folder)['img'].parent.glob('*.png'):
+                number = int(path.stem) if path.stem.isdecimal() else -1
+                known = path == self.paths(number, folder)['img']
+                if known and number < num_images:
+                    continue
+                records[number] = self.record(number) if known else None
+                if records[number] is None:
+                    raise ValueError(f'{path} is no picture of this set, or is '
+                                     'damaged: remove it, or have it drawn again by a '
+                                     'larger --num-images')
+        return [record for _, record in sorted(records.items())]
+
+    def _remove_partials(self) -> None:
+        """Remove what killed calls left of pictures that are all there now."""
+        for folder in (KEPT, REJECTED):
+            for path in self.paths(0, folder).values():
+                for partial in path.parent.glob(f'*{PARTIAL}'):
+                    partial.unlink(missing_ok=True)
+
+    def _place(self, number: int, was_kept: bool, kept: bool) -> None:
+        """Move a picture and its labels to what is kept, or rejected.
+
+        One by one, the picture last: a call that was killed between the two is caught
+        up. Other processes may be placing the same.
+        """
         old, new = (self.paths(number, folder)
                     for folder in ((REJECTED, KEPT) if kept else (KEPT, REJECTED)))
         for kind in ('ann', 'img'):
             new[kind].parent.mkdir(parents=True, exist_ok=True)
-            # One by one: a call that was killed between the two is caught up. Other
-            # processes may be placing the same.
-            with suppress(FileNotFoundError):
-                os.replace(old[kind], new[kind])
+            if was_kept != kept or not new[kind].is_file():
+                with suppress(FileNotFoundError):
+                    os.replace(old[kind], new[kind])
+            # A damaged one, which was drawn again.
+            else:
+                old[kind].unlink(missing_ok=True)
 
     def _write_sheet(self, path: Path, records: Sequence[dict]) -> None:
         rows: List[List[np.ndarray]] = []

@@ -198,6 +198,9 @@ def test_the_style_of_the_config_gives_way_to_pictures(files, image):
     assert own.strength == 0.5 and own.std.tolist() == [1.] * 12
     assert inferencer.styled_synthesizer(image, 0.7)[0].style.strength == 0.7
     assert inferencer.synthesizer(style=None).style is None
+    # Not that of the config's style.
+    with pytest.raises(ValueError, match='needs the pictures .*, but got 0.3 alone'):
+        inferencer.styled_synthesizer(strength=0.3)
 
 
 @pytest.mark.parametrize('name', ['symmflow', 'bbdm', 'bbdm_segmentor', 'dsm'])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mmseg_semflow.generation.filters import (
@@ -46,9 +47,14 @@ def test_class_losses_are_means_over_all_real_pixels(fitted):
 
 def test_pixels_above_the_tolerance_become_void(fitted):
     labels = np.array([[0, 0, 1, 1, 2, 255]], np.uint8)
-    found, share = fitted(picture([[12, 13, 37, 38, 255, 255]]), labels)
+    found, scores = fitted(picture([[12, 13, 37, 38, 255, 255]]), labels)
     assert found.tolist() == [[0, 255, 1, 255, 2, 255]]
-    assert share == pytest.approx(2 / 5)
+    assert scores == dict(
+        filtered=2 / 5, loss=(1.2 + 1.3 + 3.7 + 3.8 + 25.5) / 5,
+        class_losses={'0': 1.25, '1': 3.75, '2': 25.5})
+    everything = np.full_like(labels, 255)
+    assert fitted(picture([[1] * 6]), everything)[1] == dict(
+        filtered=0., loss=0., class_losses={})
     assert labels.tolist() == [[0, 0, 1, 1, 2, 255]]
 
 
@@ -80,14 +86,29 @@ def test_the_tolerance_is_that_of_freemask(files, monkeypatch):
     losses.class_losses = np.array([1., 2., 1., 1., 1.])
     found = np.array([[1.24, 1.26, 2.49, 2.51]])
     monkeypatch.setattr(losses, 'losses', lambda image, label_map: found)
-    labels, share = losses(None, np.array([[0, 0, 1, 1]], np.uint8))
-    assert labels.tolist() == [[0, 255, 1, 255]] and share == 0.5
+    labels, scores = losses(None, np.array([[0, 0, 1, 1]], np.uint8))
+    assert labels.tolist() == [[0, 255, 1, 255]] and scores['filtered'] == 0.5
 
 
 def test_a_judge_of_other_classes_is_refused(files):
     with pytest.raises(ValueError, match=r"config.py must have the classes of the "
                        r"generator, \('a', 'b'\), but has"):
         LossFilter(*files, ('a', 'b'))
+
+
+def test_a_judge_is_asked_as_it_is_tested(files):
+    """By its dataloader's pipeline, of which test_pipeline is a variable alone."""
+    cfg = Config.fromfile(files[0])
+    cfg.pop('test_pipeline')
+    cfg.dump(files[0])
+    losses = LossFilter(*files, META['classes'])
+    image = np.zeros((24, 32, 3), np.uint8)
+    labels = np.zeros((24, 32), np.uint8)
+    assert losses.losses(image, labels).shape == labels.shape
+    cfg.test_dataloader.dataset.pop('pipeline')
+    cfg.dump(files[0])
+    with pytest.raises(ValueError, match='config.py must have a test_dataloader whose'):
+        LossFilter(*files, META['classes'])
 
 
 def test_agreement_counts_labelled_pixels():

@@ -364,7 +364,8 @@ def test_judge_and_hard_masks(make, files):
     for record in manifest_of(out):
         labels = cv2.imread(
             str(out / f'ann_dir/train/{record["number"]:06d}.png'), -1)
-        assert 0 <= record['filtered'] <= 1
+        assert 0 <= record['filtered'] <= 1 and record['loss'] > 0
+        assert record['class_losses'].keys() == record['class_agreement'].keys()
         assert record['void'] == pytest.approx((labels == 255).mean(), abs=1e-4)
         assert record['chosen_for'] is None
     assert any(record['filtered'] > 0 for record in manifest_of(out))
@@ -433,9 +434,13 @@ def test_pictures_below_the_agreement_are_kept_apart_and_counted(
     # Nothing is drawn again for another threshold.
     run_tool('generate_dataset.py', *options, '--min-agreement', 0)
     assert files_of(out / 'img_dir') == before
+    assert (out / 'dataset.py').exists() and not (out / 'rejected.png').exists()
     said = run_tool(
         'generate_dataset.py', *options, '--min-agreement', 1, fails=True)
     assert 'all 4 pictures were rejected' in said and '(--min-agreement)' in said
+    assert (out / 'rejected.png').exists()
+    for name in ('dataset.py', 'statistics.md', 'contact_sheet.png'):
+        assert not (out / name).exists()
     run_tool('generate_dataset.py', *options, '--min-agreement', 0)
     assert files_of(out / 'img_dir') == before
 
@@ -483,6 +488,49 @@ def test_a_move_that_was_cut_off_is_caught_up(make):
         out / 'rejected/ann_dir/train/000002.png')
     make('set')
     assert files_of(out) == before
+
+
+def test_a_damaged_picture_that_was_drawn_again_stays_away(make):
+    """It had been rejected; now that it is kept, it replaces nothing."""
+    out = make('set')
+    before = files_of(out)
+    bad = out / 'rejected/img_dir/train/000001.png'
+    bad.parent.mkdir(parents=True)
+    bad.write_bytes(b'no picture')
+    (out / 'img_dir/train/000001.png').unlink()
+    make('set')
+    assert files_of(out) == before
+
+
+def test_partial_files_of_killed_processes_are_removed(make):
+    """Of whichever rank: another may have drawn the picture since."""
+    out = make('set')
+    before = files_of(out)
+    for name in ('img_dir/train/000001.png.partial', 'ann_dir/train/9.png.3.partial'):
+        (out / name).write_bytes(b'half')
+    make('set')
+    assert files_of(out) == before
+
+
+@pytest.mark.parametrize('name', ['thumb.png', '7.png', '000009.png'])
+def test_what_is_no_picture_of_the_set_is_named(make, name):
+    out = make('set')
+    shutil.copy(out / 'contact_sheet.png', out / 'img_dir/train' / name)
+    said = make('set', fails=True)
+    assert f'{out / "img_dir/train" / name} is no picture of this set' in said
+
+
+def test_damaged_masks_are_not_drawn(make, files, tmp_path):
+    """Neither the first, which tells the size of all, nor one of `each`."""
+    for number in (0, 3):
+        (tmp_path / f'street/ann_dir/train/{number}.png').write_bytes(b'no mask')
+    out = make('set', '--choose', 'each')
+    assert sorted(record['index'] for record in manifest_of(out)) == [1, 2, 4, 5]
+    assert 'the masks give 4 without repetition' in make(
+        'more', '--choose', 'each', count=5, fails=True)
+    hard = make('hard', '--choose', 'hard', '--judge', *files, count=8)
+    assert len(json.loads((hard / 'fitted.json').read_text())['hardness']) == 4
+    assert {record['index'] for record in manifest_of(hard)} <= {1, 2, 4, 5}
 
 
 def test_fewer_pictures_leave_the_others_in_the_set(make):
@@ -620,15 +668,69 @@ def test_an_untrained_model_cannot_judge_itself(run_tool, make, tmp_path):
     make('set')
 
 
-def test_a_set_of_other_settings_is_refused(make):
-    make('set')
-    said = make('set', '--temperature', 0.5, fails=True)
-    assert 'temperature was 0.01 and is 0.5 now' in said and '(--out)' in said
+@pytest.fixture
+def another(files, street, tmp_path):
+    """Change what a set depends on, by its name."""
+
+    def change(what):
+        if what == 'weights':
+            save_checkpoint(files[1], seed=2)
+        elif what == 'masks':
+            for folder in ('img_dir', 'ann_dir'):
+                next((street / folder / 'train').glob('5.*')).unlink()
+
+    return change
 
 
-def test_a_folder_of_something_else_is_left_alone(make, tmp_path):
+@pytest.mark.parametrize('what, args, match', [
+    ('temperature', ('--temperature', 0.5), 'temperature was 0.01 and is 0.5 now'),
+    ('weights', (), "weights was '"),
+    ('masks', (), 'masks was {'),
+    ('judge', ('--judge', 'config.py', 'model.pth'), 'judge was None and is ['),
+])
+@pytest.mark.parametrize('rank', ['0', '1'])
+def test_a_set_of_other_settings_is_refused(
+        make, another, monkeypatch, tmp_path, what, args, match, rank):
+    """By every process: none waits for another that was refused."""
+    out = make('set')
+    before = files_of(out)
+    another(what)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('RANK', rank)
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    said = make('set', *args, fails=True)
+    assert match in said and '(--out)' in said
+    assert files_of(out) == before
+
+
+def test_the_path_of_a_judge_may_be_written_otherwise(make, files, monkeypatch):
+    out = make('set', '--judge', *files)
+    monkeypatch.chdir(out.parent)
+    before = files_of(out)
+    make('set', '--judge', './config.py', 'model.pth')
+    assert files_of(out) == before
+
+
+def test_a_judge_of_other_classes_is_refused_before_anything_is_written(
+        make, files, tmp_path):
+    cfg = Config.fromfile(files[0])
+    cfg.dump(str(tmp_path / 'judge.py'))
+    meta = torch.load(files[1], weights_only=False)
+    meta['meta']['dataset_meta']['classes'] = ('v', 'w', 'x', 'y', 'z')
+    torch.save(meta, tmp_path / 'judge.pth')
+    said = make('set', '--judge', tmp_path / 'judge.py', tmp_path / 'judge.pth',
+                fails=True)
+    assert 'judge.py must have the classes of the generator' in said
+    assert not (tmp_path / 'set').exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(make, tmp_path, monkeypatch):
     (tmp_path / 'set').mkdir()
     (tmp_path / 'set/letter.txt').write_text('dear')
+    assert 'holds files, but no set' in make('set', fails=True)
+    # And nobody waits.
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('WORLD_SIZE', '2')
     assert 'holds files, but no set' in make('set', fails=True)
     assert [path.name for path in (tmp_path / 'set').iterdir()] == ['letter.txt']
 
@@ -655,6 +757,9 @@ def test_killed_at_its_first_file_it_goes_on(make, tmp_path):
     (('--classes', 'boat'), "classes must be of a, b, c, d, e, but got 'boat'"),
     (('--min-agreement', 2), 'min_agreement must be in [0, 1], but got 2'),
     (('--scale', 0.5, 1), 'factors from 1 on'),
+    (('--size', 0, 0), 'size must be (height, width), both >= 1, but got [0, 0]'),
+    (('--size', 0, 24, '--fusion', 8, 16), 'both >= 1, but got [0, 24]'),
+    (('--style-strength', 0.3), '--style-strength needs --style'),
 ])
 def test_wrong_options(make, args, match):
     assert match in make('set', *args, fails=True)
@@ -716,6 +821,27 @@ def test_scale_of_a_resize_that_is_always_the_same():
     resize['scale'] = 720
     found = smallest_scale(dict(pipeline=[resize]), (200, 360), (200, 360))
     assert found == 2.
+
+
+@pytest.mark.parametrize('args, scale', [
+    ((), 1.25),
+    # Pass 1 shows objects as large as the training does.
+    (('--fusion', 8, 12), 2.5),
+    (('--scale', 1, 1), 1.),
+])
+def test_a_set_has_scale_and_flip_of_its_training(make, files, args, scale):
+    cfg = Config.fromfile(files[0])
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    flip, = (transform for transform in pipeline if transform.type == 'RandomFlip')
+    flip.prob = 1.
+    pipeline.insert(2, dict(
+        type='RandomResize', scale=(40, 30), ratio_range=(0.75, 1.2), keep_ratio=True))
+    cfg.dump(files[0])
+    out = make('set', *args)
+    settings = json.loads((out / 'settings.json').read_text())
+    assert (settings['flip'], settings['scale']) == (1., [scale, scale])
+    for record in manifest_of(out):
+        assert record['flipped'] and record['scale'] == scale
 
 
 def test_scale_and_flip_of_trainings_without():

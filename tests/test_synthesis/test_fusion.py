@@ -125,8 +125,9 @@ def test_small_components_are_free_and_large_ones_held(semflow, labels):
     assert ((z0 - tiles)[~held].abs() > 1e-3).float().mean() > 0.9
 
 
-def test_held_cells_lie_on_the_path_of_pass_1(semflow, labels, monkeypatch):
-    """From where pass 2 started, its noise included, at all of its times."""
+@pytest.fixture
+def passes(semflow, monkeypatch):
+    """Times and states of every pass that the model makes."""
     states = []
     solve = semflow.process.solve
 
@@ -136,9 +137,14 @@ def test_held_cells_lie_on_the_path_of_pass_1(semflow, labels, monkeypatch):
         return found[-1]
 
     monkeypatch.setattr(semflow.process, 'solve', listen)
+    return states
+
+
+def test_held_cells_lie_on_the_path_of_pass_1(semflow, labels, passes):
+    """From where pass 2 started, its noise included, at all of its times."""
     fusion = MultiResolutionFusion(semflow, BASE, 0.1, num_steps=3, seed=4)
     drawn(fusion, labels, 2)
-    (_, first), (times, second) = states
+    (_, first), (times, second) = passes
     assert first.shape[-2:] == (4, 6) and second.shape[-2:] == (8, 12)
     z0, z1 = second[-1], semflow.process.start_of_synthesis(
         semflow.encode(fusion.perturbed(labels, 2)),
@@ -150,13 +156,16 @@ def test_held_cells_lie_on_the_path_of_pass_1(semflow, labels, monkeypatch):
             state * held, expected * held, rtol=0, atol=1e-5)
 
 
-def test_a_path_that_is_that_of_pass_1_stays(semflow, labels):
-    """To one grey, of which the enlarged picture is the same."""
+def test_a_path_that_is_that_of_pass_1_stays(semflow, labels, passes):
+    """To one grey, of which the enlarged picture is the same: at all of its times."""
     semflow.network = Towards(0.25)
     fused = drawn(MultiResolutionFusion(semflow, BASE, 0.1, num_steps=4), labels)
     tiles = drawn(Synthesizer(semflow, 4, tile_size=BASE), labels)
     torch.testing.assert_close(fused, tiles, rtol=0, atol=1e-5)
     torch.testing.assert_close(fused, torch.full_like(fused, 0.25))
+    _, (_, fused), (_, alone) = passes
+    torch.testing.assert_close(fused, alone, rtol=0, atol=1e-5)
+    assert (alone[0] - alone[-1]).abs().max() > 0.5
 
 
 @pytest.mark.parametrize('size', [BASE, (6, 12), (5, 7)])
