@@ -95,8 +95,8 @@ ALLOWED = {
         'comparison'
     },
     'generation': {
-        *TOOLBOX, 'matplotlib', 'apis', 'arguments', 'datasets', 'engine', 'export',
-        'files', 'pixels', 'synthesis', 'generation'
+        *TOOLBOX, 'matplotlib', 'apis', 'arguments', 'datasets', 'engine',
+        'evaluation', 'export', 'files', 'pixels', 'synthesis', 'generation'
     },
     'benchmark/parts.py': {*TOOLBOX, 'torchvision', 'pytest', 'apis', 'benchmark'},
     'benchmark': {

@@ -67,4 +67,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    run(main, interrupted='--resume goes on from the last checkpoint')
+    run(main, interrupted='--resume goes on from the newest checkpoint, or '
+        'starts anew where there is none yet')

@@ -5,10 +5,46 @@ from typing import Optional
 
 import torch
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import CheckpointLoader
 from mmseg.apis import inference_model, init_model
 from torch import Tensor, nn
 
 from mmseg_semflow.arguments import checked
+from mmseg_semflow.safe_loading import weights_in
+
+
+def load_segmentor(config: str, checkpoint: str, device: str) -> nn.Module:
+    """Load a segmentor of mmsegmentation, all of it.
+
+    mmsegmentation's ``init_model`` leaves what a checkpoint lacks as it was drawn, and
+    warns.
+
+    Args:
+        config (str): Path of its config.
+        checkpoint (str): Its checkpoint.
+        device (str): Where it computes.
+
+    Returns:
+        nn.Module: In eval mode, with ``dataset_meta`` and ``cfg``.
+
+    Raises:
+        ValueError: If there is no such config, or the checkpoint lacks weights of it.
+    """
+    if not Path(config).is_file():
+        raise ValueError(f'segmentor must be the path of a config, but got {config!r}')
+    # Its parts are looked for in the default scope, which may be mmagic's, and
+    # init_model changes that for good.
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        network = init_model(config, checkpoint, device)
+    found = weights_in(CheckpointLoader.load_checkpoint(checkpoint, 'cpu'), checkpoint)
+    own = dict(network.named_parameters())
+    missing = [name for name, value in own.items()
+               if name not in found or found[name].shape != value.shape]
+    if missing:
+        raise ValueError(
+            f'{checkpoint} is no checkpoint of {config}: it lacks {len(missing)} of '
+            f'its {len(own)} weights, such as {missing[0]}')
+    return network
 
 
 @MODELS.register_module()
@@ -46,15 +82,15 @@ class SegmentorJudge:
             Tensor: Labels, int64, shape (B, H, W), on the device of the pixels.
 
         Raises:
-            ValueError: If it has another number of classes.
+            ValueError: If it has another number of classes, or its checkpoint is of
+                another network.
         """
-        # Its parts are looked for in the default scope, which may be mmagic's,
-        # and init_model changes that for good.
+        if self.network is None:
+            with torch.random.fork_rng(devices=[]):
+                self.network = load_segmentor(
+                    self.segmentor, self.checkpoint, str(pixels.device))
+        # Of which its inference builds the transforms.
         with DefaultScope.overwrite_default_scope('mmseg'):
-            if self.network is None:
-                with torch.random.fork_rng(devices=[]):
-                    self.network = init_model(
-                        self.segmentor, self.checkpoint, str(pixels.device))
             found = len(self.network.dataset_meta['classes'])
             if found != num_classes:
                 raise ValueError(

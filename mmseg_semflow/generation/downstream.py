@@ -263,7 +263,9 @@ class Downstream:
 
     def _check_settings(self, arm: str, seed: int) -> None:
         path = self.folder(arm, seed) / SETTINGS
-        if not path.is_file():
+        # One that was stopped before its first checkpoint begins anew.
+        begun = self._begun(arm, seed) or (path.parent / RESULT).is_file()
+        if not path.is_file() or not begun:
             return
         found, now = read_json(path), self.settings(arm, seed)
         for key in {**now, **found}:
@@ -298,9 +300,12 @@ class Downstream:
                 self._run(arm, seed)
             yield self._row(arm, seed, read_json(path))
 
+    def _begun(self, arm: str, seed: int) -> bool:
+        return any(self.folder(arm, seed).glob('*.pth'))
+
     def _run(self, arm: str, seed: int) -> None:
         folder, cfg = self.folder(arm, seed), self.config(arm, seed)
-        begun = any(folder.glob('*.pth'))
+        begun = self._begun(arm, seed)
         if begun:
             cfg.resume, cfg.load_from = True, None
         print(', goes on' if begun else '', flush=True)

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from mmengine.registry import DefaultScope
 from mmengine.utils import track_iter_progress
-from mmseg.apis import inference_model, init_model
+from mmseg.apis import inference_model
 from torch import nn
 
 from mmseg_semflow.datasets.label_maps import class_pixels
+from mmseg_semflow.evaluation.judge import load_segmentor
 from mmseg_semflow.export.settings import find_test_pipeline
 from mmseg_semflow.synthesis import Synthesizer
 
@@ -36,7 +37,8 @@ class LossFilter:
             shape (K, ); :meth:`fit` finds it.
 
     Raises:
-        ValueError: If it has other classes, or does not say how it tests.
+        ValueError: If it has other classes, does not say how it tests, or the
+            checkpoint is of another network.
     """
 
     def __init__(self,
@@ -45,8 +47,7 @@ class LossFilter:
                  classes: Sequence[str],
                  device: str = 'cpu',
                  tolerance: float = TOLERANCE) -> None:
-        with DefaultScope.overwrite_default_scope('mmseg'):
-            self.network = init_model(config, checkpoint, device)
+        self.network = load_segmentor(config, checkpoint, device)
         pipeline = find_test_pipeline(self.network.cfg)
         if pipeline is None:
             raise ValueError(

@@ -18,6 +18,7 @@ from mmengine.utils import ProgressBar
 from mmseg_semflow.apis.tables import to_markdown
 from mmseg_semflow.datasets.cached_latents import as_json
 from mmseg_semflow.datasets.label_maps import LabelMaps, class_pixels
+from mmseg_semflow.engine.settings import flatten
 from mmseg_semflow.files import PARTIAL, read_json, write_bytes
 from mmseg_semflow.pixels import paint
 from mmseg_semflow.synthesis import Synthesizer
@@ -107,12 +108,14 @@ def check_folder(out: Union[str, Path], settings: dict) -> None:
     others = [file for file in (out.iterdir() if out.is_dir() else ())
               if not (file.name.startswith(path.name) and file.suffix == PARTIAL)]
     if path.is_file():
-        found, wanted = read_json(path), as_json(settings)
+        found, wanted = (
+            dict(pair for key, value in part.items() for pair in flatten(value, key))
+            for part in (read_json(path), as_json(settings)))
         for key in {**wanted, **found}:
             if found.get(key) != wanted.get(key):
                 raise ValueError(
                     f'{out} holds a set of other settings: {key} was '
-                    f'{found.get(key)!r} and is {wanted.get(key)!r} now. Choose '
+                    f'{found.get(key)} and is {wanted.get(key)} now. Choose '
                     'another folder (--out)')
     elif others:
         raise ValueError(f'{out} holds files, but no set: there is no '
@@ -300,7 +303,7 @@ class LabelledSet:
             raise ValueError(
                 f'all {len(records)} pictures were rejected: their agreement is '
                 f'below {min_agreement:.3f}, see {self.out / "rejected.png"}. Lower '
-                'it (--min-agreement): none is drawn again')
+                'it (--min-agreement): none is drawn again, and dataset.py is written')
         write_bytes(self.out / 'statistics.md', self._statistics(kept).encode())
         write_bytes(self.out / 'dataset.py', self._dataset(len(kept)).encode())
         return records

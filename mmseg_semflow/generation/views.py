@@ -69,9 +69,10 @@ class MaskViews:
                 f'scale must be a range of factors from 1 on, but got {scale}')
         if not 0 <= flip <= 1:
             raise ValueError(f'flip must be in [0, 1], but got {flip}')
-        if paste < 0 or (paste and paste_from is None):
-            raise ValueError('paste must be >= 0, and then needs paste_from, but got '
-                             f'paste={paste}, paste_from={paste_from}')
+        if paste < 0:
+            raise ValueError(f'paste must be >= 0, but got {paste}')
+        if paste and paste_from is None:
+            raise ValueError(f'paste={paste} needs paste_from, which chooses the masks')
         self.label_maps = label_maps
         self.choice = choice
         self.size = tuple(size)

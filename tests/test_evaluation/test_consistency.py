@@ -119,6 +119,16 @@ def test_other_classes(results, segmentor):
         evaluate(results, dict(classes=('sky', 'road')), **segmentor)
 
 
+def test_a_checkpoint_of_another_network(results, segmentor):
+    """Which mmsegmentation would leave as it was drawn."""
+    torch.save(
+        dict(state_dict=dict(colours=COLORS.float()), meta=dict(dataset_meta=META)),
+        segmentor['checkpoint'])
+    with pytest.raises(ValueError, match='colors.pth is no checkpoint of .*nearest.py: '
+                       'it lacks 1 of its 1 weights, such as colors'):
+        evaluate(results, **segmentor)
+
+
 def test_unknown_classes(results):
     with pytest.raises(ValueError, match="must have 'classes', but got None"):
         MaskConsistency().process(None, results)
