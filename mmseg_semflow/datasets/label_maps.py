@@ -80,7 +80,7 @@ class LabelMaps:
                 f'below {self.num_classes}, or {self.ignore_index} (void)')
         return label_map
 
-    def first(self) -> np.ndarray:
+    def first_readable(self) -> np.ndarray:
         """Read the first map that is not damaged, shape (H, W)."""
         for index in range(len(self) - 1):
             with suppress(UnreadableImageError):

@@ -1,5 +1,6 @@
 """A segmentor that labels pictures it had no part in."""
 
+import copy
 from pathlib import Path
 from typing import Optional
 
@@ -10,11 +11,12 @@ from mmseg.apis import inference_model, init_model
 from torch import Tensor, nn
 
 from mmseg_semflow.arguments import checked
+from mmseg_semflow.export.settings import find_test_pipeline
 from mmseg_semflow.safe_loading import weights_in
 
 
 def load_segmentor(config: str, checkpoint: str, device: str) -> nn.Module:
-    """Load a segmentor of mmsegmentation, all of it.
+    """Load a segmentor of mmsegmentation, all that its inference uses.
 
     mmsegmentation's ``init_model`` leaves what a checkpoint lacks as it was drawn, and
     warns.
@@ -25,10 +27,12 @@ def load_segmentor(config: str, checkpoint: str, device: str) -> nn.Module:
         device (str): Where it computes.
 
     Returns:
-        nn.Module: In eval mode, with ``dataset_meta`` and ``cfg``.
+        nn.Module: In eval mode, with ``dataset_meta`` and ``cfg``, whose
+        ``test_pipeline`` is how it is tested.
 
     Raises:
-        ValueError: If there is no such config, or the checkpoint lacks weights of it.
+        ValueError: If there is no such config, it does not say how it is tested, or
+            the checkpoint lacks weights of it.
     """
     if not Path(config).is_file():
         raise ValueError(f'segmentor must be the path of a config, but got {config!r}')
@@ -36,15 +40,37 @@ def load_segmentor(config: str, checkpoint: str, device: str) -> nn.Module:
     # init_model changes that for good.
     with DefaultScope.overwrite_default_scope('mmseg'):
         network = init_model(config, checkpoint, device)
-    found = weights_in(CheckpointLoader.load_checkpoint(checkpoint, 'cpu'), checkpoint)
-    own = dict(network.named_parameters())
-    missing = [name for name, value in own.items()
-               if name not in found or found[name].shape != value.shape]
+    _load_all(network, config, checkpoint)
+    pipeline = find_test_pipeline(network.cfg)
+    if pipeline is None:
+        raise ValueError(
+            f'the segmentor {config} must have a test_dataloader whose dataset has a '
+            'pipeline, or test_pipeline, but has neither')
+    # Where mmsegmentation looks for it, and changes it.
+    network.cfg.test_pipeline = copy.deepcopy(pipeline)
+    return network
+
+
+def _load_all(network: nn.Module, config: str, checkpoint: str) -> None:
+    """Load a checkpoint again; raise a ValueError if it lacks a weight."""
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    try:
+        missing = network.load_state_dict(
+            weights_in(loaded, checkpoint), strict=False).missing_keys
+    except RuntimeError as error:
+        raise ValueError(f'{checkpoint} does not fit {config}: {error}') from error
+    state = network.state_dict(keep_vars=True)
+    # One name of those that share a weight is enough.
+    held = {id(value) for name, value in state.items() if name not in missing}
+    missing = [
+        name for name in missing if not name.startswith('auxiliary_head.')
+        and (isinstance(state[name], nn.Parameter) or name.endswith(
+            ('running_mean', 'running_var'))) and id(state[name]) not in held
+    ]
     if missing:
         raise ValueError(
             f'{checkpoint} is no checkpoint of {config}: it lacks {len(missing)} of '
-            f'its {len(own)} weights, such as {missing[0]}')
-    return network
+            f'its weights, such as {missing[0]}')
 
 
 @MODELS.register_module()

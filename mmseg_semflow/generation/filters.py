@@ -1,6 +1,5 @@
 """What of a generated picture its mask is true of."""
 
-import copy
 from typing import Dict, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch import nn
 
 from mmseg_semflow.datasets.label_maps import class_pixels
 from mmseg_semflow.evaluation.judge import load_segmentor
-from mmseg_semflow.export.settings import find_test_pipeline
 from mmseg_semflow.synthesis import Synthesizer
 
 TOLERANCE = 1.25  # FreeMask, Sec. 3.3
@@ -37,8 +35,7 @@ class LossFilter:
             shape (K, ); :meth:`fit` finds it.
 
     Raises:
-        ValueError: If it has other classes, does not say how it tests, or the
-            checkpoint is of another network.
+        ValueError: If it has other classes, or of :func:`load_segmentor`.
     """
 
     def __init__(self,
@@ -48,13 +45,6 @@ class LossFilter:
                  device: str = 'cpu',
                  tolerance: float = TOLERANCE) -> None:
         self.network = load_segmentor(config, checkpoint, device)
-        pipeline = find_test_pipeline(self.network.cfg)
-        if pipeline is None:
-            raise ValueError(
-                f'the judge {config} must have a test_dataloader whose dataset has a '
-                'pipeline, or test_pipeline, but has neither')
-        # Where mmsegmentation looks for it, and changes it.
-        self.network.cfg.test_pipeline = copy.deepcopy(pipeline)
         found = tuple(self.network.dataset_meta['classes'])
         if found != tuple(classes):
             raise ValueError(f'the judge {config} must have the classes of the '

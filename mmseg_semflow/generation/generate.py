@@ -73,7 +73,8 @@ def generate_set(config: Union[str, Path, Config],
         classes (Sequence[str], optional): Names of the classes that are chosen.
             Defaults to None, all.
         scale (Tuple[float, float], optional): See :class:`MaskViews`. Defaults to
-            None, always :func:`smallest_scale`: a segmentor enlarges them itself.
+            None, always :func:`smallest_scale` for ``size``, or ``base_size`` of a
+            fusion: a segmentor enlarges them itself.
         flip (float, optional): See :class:`MaskViews`. Defaults to None, that of
             the training's RandomFlip, whose ``swap_seg_labels`` are swapped.
         paste (int): See :class:`MaskViews`. Defaults to 0.
@@ -148,7 +149,7 @@ def generate_set(config: Union[str, Path, Config],
         temperature=temperature,
         classes=labels,
         scale=scale or 2 * (
-            smallest_scale(source, label_maps.first().shape, trained_size), ),
+            smallest_scale(source, label_maps.first_readable().shape, trained_size), ),
         flip=own_flip if flip is None else flip,
         swapped=swapped,
         # Sets of before looked for the class that a flip had exchanged.
@@ -176,7 +177,7 @@ def generate_set(config: Union[str, Path, Config],
     if choose != 'rare':
         # How often each is drawn: in all the same, whichever is hard.
         times = None if choose == 'each' else times_by_hardness(
-            labelled_maps(label_maps.counts))
+            range(len(labelled_maps(label_maps.counts))))
         views.choice = EveryMaskChoice(label_maps.counts, seed, times)
     views.choice.check(num_images)
     cycle = CycleFilter(synthesizer)

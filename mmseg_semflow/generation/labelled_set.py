@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from pprint import pformat
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 import cv2
 import numpy as np
@@ -18,7 +18,6 @@ from mmengine.utils import ProgressBar
 from mmseg_semflow.apis.tables import to_markdown
 from mmseg_semflow.datasets.cached_latents import as_json
 from mmseg_semflow.datasets.label_maps import LabelMaps, class_pixels
-from mmseg_semflow.engine.settings import flatten
 from mmseg_semflow.files import PARTIAL, read_json, write_bytes
 from mmseg_semflow.pixels import paint
 from mmseg_semflow.synthesis import Synthesizer
@@ -108,18 +107,24 @@ def check_folder(out: Union[str, Path], settings: dict) -> None:
     others = [file for file in (out.iterdir() if out.is_dir() else ())
               if not (file.name.startswith(path.name) and file.suffix == PARTIAL)]
     if path.is_file():
-        found, wanted = (
-            dict(pair for key, value in part.items() for pair in flatten(value, key))
-            for part in (read_json(path), as_json(settings)))
-        for key in {**wanted, **found}:
-            if found.get(key) != wanted.get(key):
-                raise ValueError(
-                    f'{out} holds a set of other settings: {key} was '
-                    f'{found.get(key)} and is {wanted.get(key)} now. Choose '
-                    'another folder (--out)')
+        name, was, now = first_difference(read_json(path), as_json(settings))
+        if was != now:
+            raise ValueError(
+                f'{out} holds a set of other settings: {name} was {was!r} and is '
+                f'{now!r} now. Choose another folder (--out)')
     elif others:
         raise ValueError(f'{out} holds files, but no set: there is no '
                          'settings.json. Choose another folder (--out)')
+
+
+def first_difference(was: Any, now: Any, name: str = '') -> Tuple[str, Any, Any]:
+    """Find what differs first in nested settings: its dotted key, and both values."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in {**now, **was}:
+            if was.get(key) != now.get(key):
+                return first_difference(
+                    was.get(key), now.get(key), f'{name}.{key}' if name else key)
+    return name, was, now
 
 
 def settings_digest(settings: Any) -> str:
@@ -188,7 +193,8 @@ class LabelledSet:
 
     def record(self, number: int) -> Optional[dict]:
         """Read the record of a picture that is done; None if it is not."""
-        for folder in (KEPT, REJECTED):
+        # The first again: another process may be moving it there.
+        for folder in (KEPT, REJECTED, KEPT):
             path = self.paths(number, folder)['img']
             if path.is_file():
                 record = read_record(path)
@@ -280,11 +286,18 @@ class LabelledSet:
             ValueError: If all pictures were rejected, or a file beside them is none of
                 the set.
         """
+        # Before any is read: another process may be moving them from one to the other.
+        further = self._further_pictures(num_images)
         records = [self.record(number) for number in range(num_images)]
         if None in records:
             return None
-        records += self._further_records(num_images)
-        self._remove_partials()
+        for number, path in further.items():
+            records.append(self.record(number))
+            if records[-1] is None:
+                raise ValueError(
+                    f'{path} is no picture of this set, or is damaged: remove it, or '
+                    'have it drawn again by a larger --num-images')
+        self._remove_partials({record['number'] for record in records})
         for record in records:
             was, record['kept'] = record['kept'], record['agreement'] >= min_agreement
             self._place(record['number'], was, record['kept'])
@@ -303,33 +316,35 @@ class LabelledSet:
             raise ValueError(
                 f'all {len(records)} pictures were rejected: their agreement is '
                 f'below {min_agreement:.3f}, see {self.out / "rejected.png"}. Lower '
-                'it (--min-agreement): none is drawn again, and dataset.py is written')
+                'it (--min-agreement): none is drawn again, and dataset.py, which is '
+                'removed, comes back')
         write_bytes(self.out / 'statistics.md', self._statistics(kept).encode())
         write_bytes(self.out / 'dataset.py', self._dataset(len(kept)).encode())
         return records
 
-    def _further_records(self, num_images: int) -> List[dict]:
-        """Read the records of pictures of earlier calls, beyond ``num_images``."""
-        records = {}
+    def _further_pictures(self, num_images: int) -> Dict[int, Path]:
+        """List the files of earlier calls beyond ``num_images`` by their numbers.
+
+        What has no number is listed below 0, where no picture is.
+        """
+        found = {}
         for folder in (KEPT, REJECTED):
             for path in self.paths(0, folder)['img'].parent.glob('*.png'):
                 number = int(path.stem) if path.stem.isdecimal() else -1
-                known = path == self.paths(number, folder)['img']
-                if known and number < num_images:
-                    continue
-                records[number] = self.record(number) if known else None
-                if records[number] is None:
-                    raise ValueError(f'{path} is no picture of this set, or is '
-                                     'damaged: remove it, or have it drawn again by a '
-                                     'larger --num-images')
-        return [record for _, record in sorted(records.items())]
+                if path != self.paths(number, folder)['img']:
+                    number = -1
+                if not 0 <= number < num_images:
+                    found[number] = path
+        return dict(sorted(found.items()))
 
-    def _remove_partials(self) -> None:
-        """Remove what killed calls left of pictures that are all there now."""
+    def _remove_partials(self, numbers: Set[int]) -> None:
+        """Remove what killed calls left of pictures that are there now."""
+        names = {self.paths(number)['img'].name for number in numbers}
         for folder in (KEPT, REJECTED):
             for path in self.paths(0, folder).values():
                 for partial in path.parent.glob(f'*{PARTIAL}'):
-                    partial.unlink(missing_ok=True)
+                    if partial.name[:partial.name.find('.png') + 4] in names:
+                        partial.unlink(missing_ok=True)
 
     def _place(self, number: int, was_kept: bool, kept: bool) -> None:
         """Move a picture and its labels to what is kept, or rejected.

@@ -1,5 +1,7 @@
 """Agreement of samples with their masks."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.registry import DefaultScope, init_default_scope
@@ -8,7 +10,8 @@ from mmseg.models import BaseSegmentor
 from mmseg.registry import MODELS
 from torch import nn
 
-from mmseg_semflow.evaluation import MaskConsistency
+from mmseg_semflow.evaluation import MaskConsistency, judge
+from mmseg_semflow.evaluation.judge import load_segmentor
 
 META = dict(classes=('sky', 'road', 'tree', 'car', 'never'))
 # RGB; each of its own brightness order, so that BGR would be mistaken.
@@ -119,14 +122,52 @@ def test_other_classes(results, segmentor):
         evaluate(results, dict(classes=('sky', 'road')), **segmentor)
 
 
-def test_a_checkpoint_of_another_network(results, segmentor):
+@pytest.mark.parametrize('weights, reason', [
+    (dict(colours=COLORS.float()), 'colors.pth is no checkpoint of .*nearest.py: it '
+     'lacks 1 of its weights, such as colors'),
+    (dict(colors=COLORS[:2].float()), 'does not fit .*nearest.py: .*size mismatch'),
+])
+def test_a_checkpoint_of_another_network(results, segmentor, weights, reason):
     """Which mmsegmentation would leave as it was drawn."""
     torch.save(
-        dict(state_dict=dict(colours=COLORS.float()), meta=dict(dataset_meta=META)),
+        dict(state_dict=weights, meta=dict(dataset_meta=META)),
         segmentor['checkpoint'])
-    with pytest.raises(ValueError, match='colors.pth is no checkpoint of .*nearest.py: '
-                       'it lacks 1 of its 1 weights, such as colors'):
+    with pytest.raises(ValueError, match=f'(?s){reason}'):
         evaluate(results, **segmentor)
+
+
+def test_what_a_checkpoint_of_a_judge_may_lack(segmentor):
+    """What inference does not use, and other names of a weight."""
+    network = load_segmentor(*segmentor.values(), 'cpu')
+    network.auxiliary_head = nn.Linear(2, 2)
+    network.same = network.colors
+    network.norm = nn.BatchNorm1d(1, affine=False)
+    colors = COLORS.float()
+    stats = {'norm.running_mean': torch.zeros(1), 'norm.running_var': torch.ones(1)}
+    for found in (dict(colors=colors), dict(same=colors)):
+        # As DeepSpeed has them.
+        torch.save(dict(module=found | stats), segmentor['checkpoint'])
+        nn.init.zeros_(network.colors)
+        judge._load_all(network, *segmentor.values())
+        assert torch.equal(network.colors, colors)
+    torch.save(dict(state_dict=dict(colors=colors)), segmentor['checkpoint'])
+    with pytest.raises(ValueError, match='2 of its weights, such as norm.running_mean'):
+        judge._load_all(network, *segmentor.values())
+
+
+def test_a_judge_is_asked_as_it_is_tested(segmentor):
+    """By its dataloader's pipeline; test_pipeline is a variable alone."""
+    config = Path(segmentor['segmentor'])
+    model, pipeline = config.read_text().splitlines()
+    loader = pipeline.replace('test_pipeline = ', 'test_dataloader = dict(dataset=dict('
+                              'pipeline=') + '))'
+    config.write_text(f'{model}\n{loader}\ntest_pipeline = []\n')
+    network = load_segmentor(*segmentor.values(), 'cpu')
+    assert [transform.type for transform in network.cfg.test_pipeline] == [
+        'LoadImageFromFile', 'PackSegInputs']
+    config.write_text(model)
+    with pytest.raises(ValueError, match='nearest.py must have a test_dataloader'):
+        load_segmentor(*segmentor.values(), 'cpu')
 
 
 def test_unknown_classes(results):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mmseg_semflow.generation.filters import (
@@ -94,21 +93,6 @@ def test_a_judge_of_other_classes_is_refused(files):
     with pytest.raises(ValueError, match=r"config.py must have the classes of the "
                        r"generator, \('a', 'b'\), but has"):
         LossFilter(*files, ('a', 'b'))
-
-
-def test_a_judge_is_asked_as_it_is_tested(files):
-    """By its dataloader's pipeline, of which test_pipeline is a variable alone."""
-    cfg = Config.fromfile(files[0])
-    cfg.pop('test_pipeline')
-    cfg.dump(files[0])
-    losses = LossFilter(*files, META['classes'])
-    image = np.zeros((24, 32, 3), np.uint8)
-    labels = np.zeros((24, 32), np.uint8)
-    assert losses.losses(image, labels).shape == labels.shape
-    cfg.test_dataloader.dataset.pop('pipeline')
-    cfg.dump(files[0])
-    with pytest.raises(ValueError, match='config.py must have a test_dataloader whose'):
-        LossFilter(*files, META['classes'])
 
 
 def test_agreement_counts_labelled_pixels():

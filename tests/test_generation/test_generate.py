@@ -506,10 +506,35 @@ def test_partial_files_of_killed_processes_are_removed(make):
     """Of whichever rank: another may have drawn the picture since."""
     out = make('set')
     before = files_of(out)
-    for name in ('img_dir/train/000001.png.partial', 'ann_dir/train/9.png.3.partial'):
+    for name in ('img_dir/train/000001.png.partial',
+                 'ann_dir/train/000003.png.3.partial'):
         (out / name).write_bytes(b'half')
+    # What another call may be drawing beyond them stays.
+    other = out / 'img_dir/train/000004.png.1.partial'
+    other.write_bytes(b'half')
     make('set')
-    assert files_of(out) == before
+    assert files_of(out) == before | {other.relative_to(out).as_posix(): b'half'}
+
+
+def test_pictures_that_another_process_moves_are_counted(
+        make, run_tool, monkeypatch):
+    """Both go on with fewer pictures and take all back; one moves, the other reads."""
+    out = make('set', count=6)
+    whole = manifest_of(out)
+    run_tool('generate_dataset.py', '--out', out, '--num-images', 6, *SIZE[:5],
+             '--min-agreement', sorted(record['agreement'] for record in whole)[3])
+    assert (out / 'rejected/img_dir/train').exists()
+    record = LabelledSet.record
+
+    def move_first(labelled, number):
+        for kind in ('img', 'ann'):
+            for path in (out / f'rejected/{kind}_dir/train').iterdir():
+                path.rename(out / f'{kind}_dir/train' / path.name)
+        return record(labelled, number)
+
+    monkeypatch.setattr(LabelledSet, 'record', move_first)
+    make('set', count=2)
+    assert manifest_of(out) == whole
 
 
 @pytest.mark.parametrize('name', ['thumb.png', '7.png', '000009.png'])
@@ -593,7 +618,7 @@ def test_texts_take_turns_and_stand_in_the_manifest(reading, make):
             f'img_dir/train/{number:06d}.png' for number in range(4))]
     assert same == [True, False, True, False]
     said = make('words', '--style-text', 'fog', fails=True)
-    assert "synthesis.style.texts.0 was '' and is 'fog' now" in said
+    assert "synthesis.style.texts was ['', 'fog'] and is ['fog'] now" in said
 
 
 def test_words_and_pictures_of_a_style(reading, run_tool, make, tmp_path):
@@ -686,7 +711,7 @@ def another(files, street, tmp_path):
     ('temperature', ('--temperature', 0.5), 'temperature was 0.01 and is 0.5 now'),
     ('weights', (), "weights was '"),
     ('masks', (), 'masks.num_images was 6 and is 5 now'),
-    ('judge', ('--judge', 'config.py', 'model.pth'), "judge.0 was None and is '"),
+    ('judge', ('--judge', 'config.py', 'model.pth'), "judge was None and is ['"),
 ])
 @pytest.mark.parametrize('rank', ['0', '1'])
 def test_a_set_of_other_settings_is_refused(
