@@ -238,7 +238,7 @@ class LatentCache:
 
     def check_key(self, key: dict) -> None:
         """Raise a ValueError if some parts of the key are others."""
-        different = _difference({k: self.key.get(k) for k in key}, key)
+        different = first_difference({k: self.key.get(k) for k in key}, key)
         if different:
             name, was, now = different
             raise ValueError(
@@ -323,8 +323,8 @@ class LatentCache:
                     shard.get_slice('label_maps')[row, view])
 
 
-def _difference(was: Any, now: Any, name: str = '') -> Optional[tuple]:
-    """Find the first part in which two keys differ."""
+def first_difference(was: Any, now: Any, name: str = '') -> Optional[tuple]:
+    """Find the first part in which two keys differ: its name, and both values."""
     if isinstance(was, dict) and isinstance(now, dict):
         parts = [(f'{name}.{k}' if name else k, was.get(k), now.get(k))
                  for k in [*now, *(was.keys() - now.keys())]]
@@ -334,7 +334,7 @@ def _difference(was: Any, now: Any, name: str = '') -> Optional[tuple]:
                  for i, (a, b) in enumerate(zip(was, now, strict=True))]
     else:
         return None if was == now else (name, was, now)
-    found = (_difference(a, b, part) for part, a, b in parts)
+    found = (first_difference(a, b, part) for part, a, b in parts)
     return next(filter(None, found), None)
 
 

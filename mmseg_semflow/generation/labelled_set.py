@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from pprint import pformat
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Set, Union
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.utils import ProgressBar
 
 from mmseg_semflow.apis.tables import to_markdown
-from mmseg_semflow.datasets.cached_latents import as_json
+from mmseg_semflow.datasets.cached_latents import as_json, first_difference
 from mmseg_semflow.datasets.label_maps import LabelMaps, class_pixels
 from mmseg_semflow.files import PARTIAL, read_json, write_bytes
 from mmseg_semflow.pixels import paint
@@ -107,24 +107,15 @@ def check_folder(out: Union[str, Path], settings: dict) -> None:
     others = [file for file in (out.iterdir() if out.is_dir() else ())
               if not (file.name.startswith(path.name) and file.suffix == PARTIAL)]
     if path.is_file():
-        name, was, now = first_difference(read_json(path), as_json(settings))
-        if was != now:
+        different = first_difference(read_json(path), as_json(settings))
+        if different:
+            name, was, now = different
             raise ValueError(
                 f'{out} holds a set of other settings: {name} was {was!r} and is '
                 f'{now!r} now. Choose another folder (--out)')
     elif others:
         raise ValueError(f'{out} holds files, but no set: there is no '
                          'settings.json. Choose another folder (--out)')
-
-
-def first_difference(was: Any, now: Any, name: str = '') -> Tuple[str, Any, Any]:
-    """Find what differs first in nested settings: its dotted key, and both values."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in {**now, **was}:
-            if was.get(key) != now.get(key):
-                return first_difference(
-                    was.get(key), now.get(key), f'{name}.{key}' if name else key)
-    return name, was, now
 
 
 def settings_digest(settings: Any) -> str:
